@@ -1,0 +1,1 @@
+"""What may be changed: augmentation and normalisation of batches."""

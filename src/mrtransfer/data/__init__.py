@@ -1,0 +1,1 @@
+"""Where scans come from: manifest, readers, datasets, phantom, audit, split, store."""

@@ -1,0 +1,1 @@
+"""Anatomy seen through physics: labelled brains, contrasts, scanners, tumours."""

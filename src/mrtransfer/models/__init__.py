@@ -1,0 +1,1 @@
+"""What learns: networks, weights, cached features, model folders."""

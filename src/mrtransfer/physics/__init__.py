@@ -1,0 +1,1 @@
+"""What a scanner does: signal equations, coils, sampling, noise."""

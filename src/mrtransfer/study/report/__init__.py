@@ -1,0 +1,1 @@
+"""The report: what was asked, what was found, how sure it is."""

@@ -1,0 +1,1 @@
+"""The engine room: precision, Lightning glue, batched heads."""

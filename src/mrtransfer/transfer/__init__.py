@@ -1,0 +1,1 @@
+"""How knowledge moves: freezing and methods."""
