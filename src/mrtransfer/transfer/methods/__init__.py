@@ -1,4 +1,4 @@
-"""Transfer methods: one file each. A method says what is trained, how fast, and when."""
+"""Methods: one file each. A method is a :class:`~mrtransfer.transfer.method.Method` whose fields are its settings."""
 
 from mrtransfer.common.registry import Registry
 

@@ -1,0 +1,99 @@
+"""What a method is: a name, and settings that are checked before anything runs."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_serializer
+
+from mrtransfer.common.errors import UserError
+from mrtransfer.common.strict import Strict, first_error
+from mrtransfer.transfer.methods import METHODS
+
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["constant", "cosine"]
+Select = Literal["best", "last"]
+ClassWeights = Literal["balanced"] | None
+BatchNorm = Literal["freeze", "recalibrate", "train"]
+
+
+class Method(Strict):
+    """How a network and its head are tuned. A subclass in ``transfer/methods/`` adds the settings as fields."""
+
+    name: ClassVar[str] = ""
+    cached: ClassVar[bool] = False  # True: the backbone never changes, so features are computed once and kept
+
+    class_weights: ClassWeights = None
+    """``balanced``: every class weighs the same in the loss, whatever its number of samples."""
+
+    @model_serializer(mode="plain")
+    def _with_name(self) -> dict[str, Any]:
+        """All settings and the name, also where a field is declared as plain ``Method``."""
+        return {"name": self.name, **{field: getattr(self, field) for field in type(self).model_fields}}
+
+
+class EpochMethod(Method):
+    """Settings shared by methods that pass over the training rows for a number of epochs."""
+
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(32, ge=1)
+    optimizer: Optimizer = "adamw"
+    rate: float = Field(1e-3, gt=0)
+    """Learning rate of the head."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of ``sgd``; ``adamw`` has its usual moments (0.9, 0.999)."""
+    weight_decay: float = Field(1e-2, ge=0)
+    """Never applied to biases and normalisation layers. Decoupled for ``adamw``, added to the gradient for ``sgd``."""
+    schedule: Schedule = "cosine"
+    select: Select = "best"
+    """``best``: the weights of the epoch with the lowest validation loss; without validation rows, the last ones."""
+    hidden: tuple[int, int] = (256, 128)
+    """Widths of the two hidden layers, where the head is an ``mlp``."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """After each hidden layer, where the head is an ``mlp``."""
+
+    @field_validator("hidden")
+    @classmethod
+    def _positive(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if min(value) < 1:
+            raise ValueError("the two hidden layers need at least one unit each, for example [256, 128]")
+        return value
+
+
+class NetworkMethod(EpochMethod):
+    """Settings shared by methods that train the backbone itself."""
+
+    head: Literal["linear", "mlp"] = "linear"
+    backbone_rate: float | None = Field(None, gt=0)
+    """Learning rate of the backbone; by default the same as ``rate``."""
+    freeze: str | None = None
+    """Stages up to and including the one named here keep their initial weights; ``all``: the whole backbone."""
+    freeze_epochs: int | None = Field(None, ge=1)
+    """How many epochs ``freeze`` holds, after which everything is tuned; by default always."""
+    batch_norm: BatchNorm = "train"
+    """Running statistics: kept (``freeze``), estimated anew on the training rows and then kept (``recalibrate``), or
+    following the batches (``train``) where the stage is not frozen."""
+    head_start: Literal["probe", "random"] = "random"
+    """``probe``: a ``linear`` head starts as the linear probe of the initial features (LP-FT, Kumar et al. 2022)."""
+
+    @property
+    def starts_from_probe(self) -> bool:
+        """Whether the caller should fit a linear probe and pass it as the initial head."""
+        return self.head_start == "probe" and self.head == "linear"
+
+
+def parse_method(value: Any, where: str = "method") -> Method:
+    """A method from a recipe: its name, or a mapping with ``name`` and settings.
+
+    Raises :class:`UserError` for an unknown name, an unknown key (with the nearest valid one) or a bad value.
+    """
+    if isinstance(value, Method):
+        return value
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise UserError(f"{where}: give a name ({', '.join(METHODS.names())}) or a mapping with name and settings")
+    settings = {key: setting for key, setting in value.items() if key != "name"}
+    method = METHODS.get(value["name"])
+    try:
+        return method.model_validate(settings)
+    except ValidationError as error:
+        raise first_error(error, f"{where} {value['name']}") from error

@@ -1,0 +1,90 @@
+"""Methods are found by name, refuse what they do not know, and write themselves down in full."""
+
+import json
+
+import pytest
+from pydantic import BaseModel
+
+from mrtransfer.common.errors import UserError
+from mrtransfer.transfer.method import Method, parse_method
+from mrtransfer.transfer.methods import METHODS
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_has_a_name_a_summary_and_defaults_that_survive_json(name):
+    method = parse_method(name)
+    assert method.name == name
+    assert METHODS.summaries()[name]
+    written = json.loads(json.dumps(method.model_dump()))
+    assert parse_method(written) == method
+
+
+def test_the_four_methods_of_the_classification_studies_are_there():
+    assert {"scratch", "linear_probe", "mlp_probe", "fine_tune"} <= set(METHODS.names())
+    assert [name for name in METHODS.names() if METHODS.get(name).cached] == ["linear_probe", "mlp_probe"]
+
+
+def test_a_field_declared_as_method_is_written_with_all_settings_of_the_method_at_hand():
+    class Arm(BaseModel):
+        method: Method
+
+    written = Arm(method=parse_method({"name": "fine_tune", "freeze": "layer2"})).model_dump(mode="json")
+    assert written["method"]["name"] == "fine_tune"
+    assert written["method"]["freeze"] == "layer2"
+
+
+def test_a_misspelt_key_is_refused_with_the_nearest_valid_one():
+    with pytest.raises(UserError, match=r"method fine_tune: unknown key 'backbone_rte': did you mean 'backbone_rate'"):
+        parse_method({"name": "fine_tune", "backbone_rte": 1e-5})
+
+
+def test_a_misspelt_name_is_refused_with_the_nearest_valid_one():
+    with pytest.raises(UserError, match="did you mean 'fine_tune'"):
+        parse_method("finetune")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"name": "scratch", "epochs": 0}, "epochs"),
+        ({"name": "scratch", "rate": -1}, "rate"),
+        ({"name": "fine_tune", "batch_norm": "sometimes"}, "batch_norm"),
+        ({"name": "linear_probe", "l2": []}, "l2"),
+        ({"name": "linear_probe", "l2": [0.1, -1]}, "l2"),
+        ({"name": "mlp_probe", "hidden": [10, 0]}, "hidden"),
+        ({"epochs": 3}, "name"),
+    ],
+)
+def test_bad_settings_are_refused_and_named(settings, key):
+    with pytest.raises(UserError, match=key):
+        parse_method(settings)
+
+
+def test_the_tumour_detection_recipe_can_be_said():
+    method = parse_method(
+        {
+            "name": "mlp_probe",
+            "hidden": [256, 128],
+            "dropout": 0.3,
+            "optimizer": "sgd",
+            "rate": 1e-4,
+            "momentum": 0.5,
+            "weight_decay": 0,
+            "schedule": "constant",
+            "batch": 8,
+            "epochs": 30,
+            "standardise": False,
+        }
+    )
+    assert (method.rate, method.momentum, method.batch, method.epochs) == (1e-4, 0.5, 8, 30)
+
+
+def test_regularisations_are_kept_in_rising_order_and_a_single_number_will_do():
+    assert parse_method({"name": "linear_probe", "l2": [1.0, 0.01]}).l2 == (0.01, 1.0)
+    assert parse_method({"name": "linear_probe", "l2": 0.5}).l2 == (0.5,)
+
+
+def test_only_a_linear_head_starts_from_the_probe():
+    assert parse_method("fine_tune").starts_from_probe
+    assert not parse_method({"name": "fine_tune", "head": "mlp"}).starts_from_probe
+    assert not parse_method("scratch").starts_from_probe
