@@ -1,0 +1,289 @@
+"""The manifest: one table for every dataset, one row per sample."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mrtransfer.common.errors import UserError, nearest, unknown_name
+from mrtransfer.common.files import atomic_path
+from mrtransfer.data.readers.location import moved
+
+SPLITS = ("train", "validation", "test")
+TEXT = ("sample", "subject", "group", "split", "label", "mask", "scanner")
+NUMBERS = ("spacing_x", "spacing_y")
+COLUMNS = (*TEXT[:5], "image", "mask", *NUMBERS, "scanner")
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """A dataset as a table; build one with :meth:`create`, which checks it.
+
+    Columns: ``sample`` (unique name) · ``subject`` · ``group`` (cluster of duplicates) · ``split`` (train, validation
+    or test, as published) · ``label`` · ``image``, or one ``image:<channel>`` per channel · ``mask`` · ``spacing_x``
+    and ``spacing_y`` (mm) · ``scanner``; all but ``sample`` and the images may be empty. Further columns are kept.
+
+    ``image`` and ``mask`` hold locations: a path relative to ``root`` (or absolute), with a fragment where a file holds
+    more than one image (``scan.nii.gz#axis=2&index=70``), or ``phantom:…`` for an image that is rendered.
+    """
+
+    table: pd.DataFrame
+    root: Path
+    name: str
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def create(
+        cls,
+        table: pd.DataFrame,
+        root: str | Path,
+        name: str,
+        classes: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
+        where: str | Path | None = None,
+    ) -> "Manifest":
+        """Check ``table`` and fill in the columns it lacks.
+
+        ``classes`` are in order (class i is label i); without them, the labels in sorted order. ``where`` is what
+        errors call the table, by default ``name``. Raises :class:`UserError` that names the column and row of the
+        first problem.
+        """
+        source = str(where or name)
+        checked = _with_types(table.reset_index(drop=True), source)
+        _check_rows(checked, source)
+        labels = checked["label"].dropna()
+        if classes is None:
+            classes = sorted(labels.unique())
+        unknown = labels[~labels.isin(list(classes))]
+        if len(unknown):
+            raise UserError(f"{_row(source, int(unknown.index[0]))}: {unknown_name('label', unknown.iloc[0], classes)}")
+        return cls(checked, Path(root), name, tuple(classes), tuple(notes))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(n,) int64: index into :attr:`classes`; -1 where a sample has no label."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return np.array([-1 if pd.isna(v) else index[v] for v in self.table["label"]], dtype=np.int64)
+
+    @cached_property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that have files of their own; ``('image',)`` where one file holds the whole image."""
+        return tuple(_image_columns(self.table, strip=True))
+
+    @cached_property
+    def _locations(self) -> list[list[str]]:
+        return self.table[_image_columns(self.table)].to_numpy(dtype=object).tolist()
+
+    def locations(self, row: int) -> list[str]:
+        """The locations of a sample's image, one per channel."""
+        return list(self._locations[row])
+
+    def take(self, rows: np.ndarray | Sequence[int] | Sequence[bool]) -> "Manifest":
+        """The samples at ``rows`` (positions, or a mask of length n), in that order; classes stay as they are."""
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
+        return replace(self, table=self.table.iloc[chosen.astype(np.int64)].reset_index(drop=True))
+
+    def with_groups(self, groups: pd.Series | np.ndarray | Sequence[str]) -> "Manifest":
+        """The same samples with ``groups`` (n,) as clusters of duplicates; empty or missing means none."""
+        values = pd.Series(np.asarray(groups, dtype=object)).astype("string")
+        if len(values) != len(self):
+            raise ValueError(f"{len(values)} groups for {len(self)} samples")
+        return replace(self, table=self.table.assign(group=values.where(values != "", pd.NA)))
+
+    def map_labels(self, mapping: Mapping[str, str]) -> "Manifest":
+        """Rename or merge labels: ``{"no_tumor": "no", "*": "tumour"}``; ``*`` stands for all labels not named.
+
+        The new classes are in order of first appearance in ``mapping``. Samples without a label stay so. Raises
+        :class:`UserError` where ``mapping`` names a label that does not exist, or leaves one out and has no ``*``.
+        """
+        for old in mapping:
+            if old != "*" and old not in self.classes:
+                raise UserError(f"labels: {unknown_name('label', old, [*self.classes, '*'])}")
+        left_out = [old for old in self.classes if old not in mapping]
+        if left_out and "*" not in mapping:
+            raise UserError(
+                f"labels: {', '.join(left_out)} of {self.name} not mapped; name all of {', '.join(self.classes)}, "
+                "or add '*' for the rest"
+            )
+        renamed = {old: str(mapping.get(old, mapping.get("*"))) for old in self.classes}
+        classes = tuple(dict.fromkeys(str(new) for new in mapping.values()))
+        table = self.table.assign(label=self.table["label"].map(renamed, na_action="ignore").astype("string"))
+        return replace(self, table=table, classes=classes)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table as CSV or Parquet, for :meth:`load` or for ``dataset: table``.
+
+        Locations are written relative to the table's folder; the columns ``dataset`` and ``class`` (the label's index)
+        keep the dataset's name and the order of the classes.
+        """
+        path = Path(path)
+        _check_suffix(path)
+        labels = pd.Series(self.labels, dtype="Int64")
+        table = self.table.assign(dataset=self.name)
+        table["class"] = labels.where(labels >= 0)
+        for column in [*_image_columns(table), "mask"]:
+            table[column] = table[column].map(lambda text: moved(text, self.root, path.parent), na_action="ignore")
+        with atomic_path(path) as temporary:
+            if path.suffix == ".parquet":
+                table.to_parquet(temporary, index=False)
+            else:
+                table.to_csv(temporary, index=False)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path, name: str | None = None) -> "Manifest":
+        """Read a table in the manifest's columns from CSV or Parquet; paths in it are relative to its folder.
+
+        Without a column ``dataset`` the dataset is called ``name``, or else as the file.
+        """
+        path = Path(path)
+        table = _read_table(path)
+        if table.empty:
+            raise UserError(f"{path}: holds no rows; one row per image is needed")
+        if "dataset" in table:
+            kept = table.pop("dataset").dropna().astype(str).unique()
+            name = str(kept[0]) if len(kept) == 1 and name is None else name
+        classes = _classes_in_order(table, path) if "class" in table else None
+        return cls.create(table, path.parent, name or path.stem, classes, where=path)
+
+    def describe(self) -> dict[str, Any]:
+        """What is in the dataset, as JSON can write it: samples per class and split, subjects, channels, notes."""
+        table = self.table
+        per_class = {}
+        for index, label in enumerate(self.classes):
+            rows = table[self.labels == index]
+            splits = rows["split"].value_counts()
+            per_class[label] = {
+                "samples": len(rows),
+                "subjects": int(rows["subject"].nunique()),
+                "splits": {split: int(splits[split]) for split in SPLITS if split in splits},
+            }
+        splits = table["split"].value_counts()
+        return {
+            "name": self.name,
+            "samples": len(table),
+            "unlabelled": int((self.labels < 0).sum()),
+            "subjects": int(table["subject"].nunique()),
+            "groups": int(table["group"].nunique()),
+            "classes": per_class,
+            "splits": {split: int(splits[split]) for split in SPLITS if split in splits},
+            "channels": list(self.channels),
+            "masks": int(table["mask"].notna().sum()),
+            "scanners": sorted(table["scanner"].dropna().unique()),
+            "notes": list(self.notes),
+        }
+
+
+def _image_columns(table: pd.DataFrame, strip: bool = False) -> list[str]:
+    if "image" in table:
+        return ["image"]
+    return [str(c).removeprefix("image:") if strip else str(c) for c in table.columns if str(c).startswith("image:")]
+
+
+def _first(flags: pd.Series) -> int:
+    """Position of the first True."""
+    return int(np.flatnonzero(flags.to_numpy(dtype=bool))[0])
+
+
+def _row(source: str, row: int) -> str:
+    """How errors name a row: as a spreadsheet counts, where the first line holds the column names."""
+    return f"{source}: row {row + 2}"
+
+
+def _with_types(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """``table`` with every column of the schema, in the schema's types and order."""
+    columns = [str(column) for column in table.columns]
+    for column in columns:
+        if columns.count(column) > 1:
+            raise UserError(f"{source}: the column {column!r} is there twice; each may appear once")
+    table = table.set_axis(columns, axis="columns")
+    channels = [column for column in columns if column.startswith("image:")]
+    if "image" in columns and channels:
+        raise UserError(f"{source}: give either the column 'image' or {', '.join(channels)}, not both")
+    images = channels or ["image"]
+    for column in ("sample", *images):
+        if column not in columns:
+            close = nearest(column, [c for c in columns if c not in COLUMNS])
+            hint = f"; rename {close!r}?" if close else f"; it has: {', '.join(columns) or 'none'}"
+            raise UserError(f"{source}: the column {column!r} is missing{hint}")
+    for column in (*TEXT, *images, *NUMBERS):
+        values = table[column] if column in columns else pd.Series(pd.NA, index=table.index, name=column)
+        table[column] = _as_number(values, source) if column in NUMBERS else _as_text(values)
+    first = [*TEXT[:5], *images, "mask", *NUMBERS, "scanner"]
+    return table[[*first, *(c for c in table.columns if c not in first)]]
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """Text with NA; whole numbers that a missing value turned into floats (1.0) read as they were written (1)."""
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        column = column.astype("Int64")
+    text = column.astype("string")
+    return text.where(text.str.strip() != "", pd.NA)
+
+
+def _as_number(column: pd.Series, source: str) -> pd.Series:
+    numbers = pd.to_numeric(column.astype(object).where(column.notna(), None), errors="coerce").astype("float64")
+    wrong = (numbers.isna() & column.notna()) | (numbers <= 0)
+    if wrong.any():
+        row = _first(wrong)
+        raise UserError(f"{_row(source, row)}: {column.name} is {column.iloc[row]!r}; it must be a size in mm above 0")
+    return numbers
+
+
+def _check_rows(table: pd.DataFrame, source: str) -> None:
+    if table.empty:
+        raise UserError(f"{source}: holds no images")
+    for column in ("sample", *_image_columns(table)):
+        empty = table[column].isna()
+        if empty.any():
+            raise UserError(f"{_row(source, _first(empty))}: {column!r} is empty; every sample needs one")
+    twice = table["sample"].duplicated()
+    if twice.any():
+        row = _first(twice)
+        name = table["sample"].iloc[row]
+        raise UserError(f"{_row(source, row)}: sample {name!r} is there twice; names must be unique")
+    wrong = table["split"].notna() & ~table["split"].isin(SPLITS)
+    if wrong.any():
+        row = _first(wrong)
+        given = table["split"].iloc[row]
+        raise UserError(f"{_row(source, row)}: split is {given!r}; it must be {', '.join(SPLITS)} or empty")
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in (".csv", ".parquet"):
+        raise UserError(f"{path}: a table's name must end in .csv or .parquet")
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    _check_suffix(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        # Names such as 007 and labels such as None must stay what they are; only an empty cell is missing.
+        header = pd.read_csv(path, nrows=0).columns
+        text = {c: str for c in header if c in TEXT or c == "image" or str(c).startswith("image:")}
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    except (ValueError, OSError) as error:  # pandas' and Arrow's parse errors are ValueErrors
+        raise UserError(f"{path}: cannot be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from error
+
+
+def _classes_in_order(table: pd.DataFrame, path: Path) -> list[str] | None:
+    """The order that the column ``class`` gives to the labels; None where it does not give one."""
+    pairs = pd.DataFrame({"index": pd.to_numeric(table["class"], errors="coerce"), "label": table.get("label")})
+    pairs = pairs.dropna().drop_duplicates().sort_values("index")
+    if pairs["index"].duplicated().any() or pairs["label"].duplicated().any():
+        raise UserError(f"{path}: the column 'class' must give each label one number of its own")
+    table.drop(columns="class", inplace=True)
+    return [str(label) for label in pairs["label"]] or None
