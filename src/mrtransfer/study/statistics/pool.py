@@ -1,0 +1,91 @@
+"""What the runs predicted, put together: the folds of one arm, budget and seed test every sample exactly once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mrtransfer.common.errors import UserError
+
+Budget = int | Literal["all"]
+Cell = tuple[str, Budget]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one run predicted for the test rows of its fold."""
+
+    arm: str
+    budget: Budget
+    seed: int
+    fold: int
+    rows: np.ndarray  # (n,) rows of the manifest
+    probabilities: np.ndarray  # (n, C)
+    labelled: int  # labelled units really used; what 'all' stands for
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """All predictions on one common set of test rows; arms and budgets in the order of the study."""
+
+    labels: np.ndarray  # (n,)
+    units: np.ndarray  # (n,) 0 … U−1
+    runs: dict[Cell, dict[int, np.ndarray]]  # (arm, budget) -> seed -> probabilities (n, C)
+    labelled: dict[Cell, int]  # mean over folds and seeds
+
+    @property
+    def unit_count(self) -> int:
+        """How many independent units are tested."""
+        return int(self.units.max()) + 1
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms in order of first appearance."""
+        return list(dict.fromkeys(arm for arm, _ in self.runs))
+
+    def budgets(self, *arms: str) -> list[Budget]:
+        """Budgets that every one of ``arms`` has, from few labels to many."""
+        shared = set.intersection(*({budget for name, budget in self.runs if name == arm} for arm in arms))
+        return sorted(shared, key=_size)
+
+    def seeds(self, *cells: Cell) -> list[int]:
+        """Seeds that every one of ``cells`` has, rising."""
+        return sorted(set.intersection(*(set(self.runs[cell]) for cell in cells)))
+
+
+def _size(budget: Budget) -> float:
+    return float("inf") if budget == "all" else float(budget)
+
+
+def pool(outcomes: Sequence[Outcome], labels: np.ndarray, units: np.ndarray) -> Pool:
+    """Join the folds of each run; raises :class:`UserError` where runs were not tested on the same rows."""
+    if not outcomes:
+        raise UserError("study: no run has finished yet, so there is nothing to analyse; run the study first")
+    parts: dict[tuple[str, Budget, int], list[Outcome]] = {}
+    for outcome in outcomes:
+        parts.setdefault((outcome.arm, outcome.budget, outcome.seed), []).append(outcome)
+
+    rows: np.ndarray | None = None
+    runs: dict[Cell, dict[int, np.ndarray]] = {}
+    used: dict[Cell, list[int]] = {}
+    for (arm, budget, seed), folds in parts.items():
+        found = np.concatenate([fold.rows for fold in folds])
+        order = np.argsort(found, kind="stable")
+        found = found[order]
+        rows = found if rows is None else rows
+        if len(np.unique(found)) != len(found) or not np.array_equal(found, rows):
+            raise UserError(
+                f"arm {arm!r}, budget {budget}, seed {seed}: tested on {len(found)} rows that are not the "
+                f"{len(rows)} rows of the first run; every run must test each of the same rows once"
+            )
+        probabilities = np.concatenate([fold.probabilities for fold in folds])[order]
+        runs.setdefault((arm, budget), {})[seed] = probabilities
+        used.setdefault((arm, budget), []).extend(fold.labelled for fold in folds)
+    assert rows is not None
+    return Pool(
+        labels=np.asarray(labels)[rows],
+        units=np.unique(np.asarray(units)[rows], return_inverse=True)[1].reshape(-1),
+        runs=runs,
+        labelled={cell: round(float(np.mean(counts))) for cell, counts in used.items()},
+    )
