@@ -1,0 +1,62 @@
+"""``mrtransfer study``: run a recipe, or continue it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mrtransfer.cli.show import print_json
+from mrtransfer.common.progress import be_quiet
+
+if TYPE_CHECKING:
+    from mrtransfer.study.run import Study
+
+
+def command(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe ('mrtransfer list recipes') or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. target.path=scans; repeatable."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="One of the recipe's profiles, e.g. quick or full; its first when left out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Study folder; studies/NAME when left out.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe, show what it resolves to, run nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Run a study, or continue it: the same command picks up where it stopped."""
+    if json:
+        be_quiet()
+    from mrtransfer.study.run import Study
+
+    planned = Study.from_recipe(recipe, overrides or [], profile)
+    if dry_run:
+        show_recipe(planned.recipe.model_dump(mode="json", exclude_none=True), json)
+        return
+    run_and_say(planned, out or Path("studies") / planned.recipe.name, json)
+
+
+def run_and_say(study: "Study", out: Path, json: bool) -> None:
+    """Run the study into ``out`` and print its verdict, or all its results as JSON."""
+    finished = study.run(out)
+    if json:
+        print_json({**finished.results, "folder": str(finished.folder), "report": str(finished.report)})
+        return
+    console = Console(highlight=False)
+    console.print(f"\n{finished.verdict}\n", style="bold", markup=False)
+    console.print(f"report   {finished.report}", markup=False, soft_wrap=True)
+    console.print(f"model    {finished.model}", markup=False, soft_wrap=True)
+
+
+def show_recipe(resolved: dict[str, Any], json: bool) -> None:
+    """Print a recipe with all its defaults filled in."""
+    if json:
+        print_json(resolved)
+        return
+    import yaml
+
+    typer.echo(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=100).rstrip())
