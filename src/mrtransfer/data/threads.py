@@ -17,7 +17,7 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def in_threads(function: Callable[[A], B], items: Iterable[A], ahead: int = 16) -> Iterator[B]:
+def in_threads(function: Callable[[A], B], items: Iterable[A], ahead: int = 4) -> Iterator[B]:
     """``map(function, items)`` in one thread per core, in order; at most ``ahead`` results per core wait in memory."""
     cores = cpu_count()
     waiting: deque[Future[B]] = deque()
