@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (PyTorch's own convention)
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
+
+from mrtransfer.common.strict import Strict
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class AugmentParams:
         return cls(false, false, zeros, ones, torch.zeros(n, 2), zeros, ones, zeros, torch.zeros(n, dtype=torch.int64))
 
 
-class Augment(BaseModel):
+class Augment(Strict):
     """What may be changed, and how far. The default changes nothing.
 
     ``hflip``, ``vflip``: probability of a mirror image. ``rotate``: degrees either way. ``scale``: 0.1 draws a factor
@@ -59,8 +61,6 @@ class Augment(BaseModel):
     ``noise``: the largest standard deviation, on pixels in 0..1, of Rician noise (the noise of magnitude MR images:
     Gudbjartsson and Patz 1995, eq. 1).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     hflip: float = Field(0.0, ge=0, le=1)
     vflip: float = Field(0.0, ge=0, le=1)
