@@ -102,7 +102,7 @@ def _solve_chunk(
     dtype: torch.dtype,
     tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For ``rows`` (P, n): weights (P, L, C, D) and biases (P, L, C) on unchanged features, and who converged (P, L)."""
+    """For ``rows`` (P, n): weights (P, L, C, D) and biases (P, L, C) on raw features, and who converged (P, L)."""
     views = len(features)
     data = torch.from_numpy(np.concatenate([features[view][rows] for view in range(views)], axis=1))
     standard, mean, deviation = standardised(data.to(device=device, dtype=dtype))
@@ -131,7 +131,8 @@ def standardised(data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _orthogonal(data: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """An orthonormal ``basis`` (P, D, r), r = min(n, D), and ``data @ basis`` (P, n, r) with its mean squares (P, r).
 
-    The columns of ``data @ basis`` are orthogonal under the row weights, as the solver likes it. ‖W‖ is the same in both bases, and a W outside the rows' span only costs: the minimum is the same.
+    The columns of ``data @ basis`` are orthogonal under the row weights, as the solver likes it. ‖W‖ is the same in
+    both bases, and a W outside the rows' span only costs: the minimum is the same.
     """
     if data.shape[1] < data.shape[2]:
         span, lower = torch.linalg.qr(data.transpose(1, 2))

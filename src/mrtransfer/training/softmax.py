@@ -167,7 +167,7 @@ def _two_loops(gradient: Tensor, memory: list[tuple[Tensor, Tensor, Tensor]], di
 
 
 def _still_open(open_: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Which problems and penalties are still worth work; None for all. Dropping problems copies data: only when half."""
+    """Which problems and penalties are unfinished; None for all. Dropping problems copies data: half or none."""
     problems, penalties = open_.any(dim=1), open_.any(dim=0)
     few = 2 * int(problems.sum()) <= len(problems)
     return problems.nonzero()[:, 0] if few else None, None if bool(penalties.all()) else penalties.nonzero()[:, 0]

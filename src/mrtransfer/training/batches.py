@@ -1,0 +1,65 @@
+"""Batches: slices of the pixel store, in an order that is a pure function of (seed, epoch)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mrtransfer.training.problems import derived_seed
+
+
+def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """``rows`` shuffled for one epoch."""
+    return np.random.default_rng(derived_seed(seed, "order", epoch)).permutation(rows)
+
+
+def batch_bounds(count: int, batch: int) -> list[tuple[int, int]]:
+    """Start and end of every batch. A last batch of one sample joins the one before: batch norm needs two."""
+    starts = list(range(0, count, batch))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True))
+
+
+class Batches(Dataset[dict[str, Any]]):
+    """Batches of uint8 images (B, C, H, W), their labels (B,) and their number within the epoch."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, batch: int) -> None:
+        self.images, self.labels, self.rows = images, labels, rows
+        self.bounds = batch_bounds(len(rows), batch)
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        if number >= len(self.bounds):
+            raise IndexError(number)
+        start, end = self.bounds[number]
+        rows = self.rows[start:end]
+        return {
+            "images": gather(self.images, rows),
+            "labels": torch.from_numpy(np.asarray(self.labels)[rows].astype(np.int64)),
+            "number": number,
+        }
+
+
+def gather(images: np.ndarray, rows: np.ndarray) -> Tensor:
+    """Rows of the store as a tensor of their own, read in the order in which they lie on disk."""
+    order = np.argsort(rows, kind="stable")
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return torch.from_numpy(np.ascontiguousarray(images[np.asarray(rows)[order]][back]))
+
+
+def image_batches(images: np.ndarray, rows: np.ndarray, batch: int) -> Iterator[Tensor]:
+    """The images of ``rows`` as they are, in order."""
+    for start, end in batch_bounds(len(rows), batch):
+        yield gather(images, rows[start:end])
+
+
+def input_settings(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an arm's input settings that :func:`mrtransfer.augment.prepare.to_input` takes."""
+    return {"channels": int(value["channels"]), "normalise": value["normalise"]}

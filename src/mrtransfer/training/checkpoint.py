@@ -1,0 +1,26 @@
+"""Checkpoints: whole or absent, read without unpickling, and refused where they belong to another training."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mrtransfer.common.files import atomic_path
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors, numbers, texts, lists and dictionaries; a full disk or a missing permission is a clear error."""
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
+    """What was saved under the same ``key``; None where there is nothing, or nothing usable: then one starts anew."""
+    if not path.is_file():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+        return None
+    return content if isinstance(content, dict) and content.get("key") == key else None

@@ -1,0 +1,190 @@
+"""Number format and memory layout: chosen by a short measurement on this machine, and written down."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mrtransfer.common.errors import UserError
+
+Requested = Literal["auto", "float32", "bfloat16"]
+
+TOLERANCE = 0.05  # of the root mean square of the logits; bfloat16 carries 8 bits
+_GAIN = 1.1  # a smaller gain is within what a busy machine does by itself
+_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Precision:
+    """``dtype`` of matrix products and convolutions (sums and weights stay float32), and the layout of images.
+
+    ``measured``: seconds per step of every candidate, and how far its outputs are from float32; empty where forced.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """``bfloat16 channels_last``, ``float32``, …: what was chosen, without what was measured."""
+        return f"{self.dtype} channels_last" if self.channels_last else self.dtype
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout of weights and images in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self, device: str | torch.device) -> torch.autocast:
+        """The context in which networks are to be run."""
+        kind = torch.device(device).type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16")
+
+    def to_json(self) -> dict[str, Any]:
+        """For a run's record; :meth:`from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Precision":
+        """From a run's record."""
+        return cls(**value)
+
+
+FLOAT32 = Precision()
+CANDIDATES = (FLOAT32, Precision("float32", True), Precision("bfloat16", True))
+
+
+def choose_device(requested: str = "auto") -> str:
+    """``cuda`` where there is one, else ``cpu``; a device asked for by name must be there."""
+    if requested == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(requested).type
+    except RuntimeError as error:
+        raise UserError(f"device: {requested!r} is not a device; use auto, cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda was asked for, but PyTorch finds none; use auto or cpu")
+    return requested
+
+
+def choose_precision(
+    make_step: Callable[[Precision], Callable[[], Tensor]],
+    requested: Requested = "auto",
+    device: str = "cpu",
+) -> Precision:
+    """Measure a few training steps in every candidate setting and keep the fastest that agrees with float32.
+
+    ``make_step(precision)`` sets up a fresh training (always from the same weights, on the same images) and returns a
+    function that does one step and returns its logits. ``float32`` and ``bfloat16`` are taken as asked, unmeasured.
+    """
+    if requested == "float32":
+        return FLOAT32
+    if requested == "bfloat16":
+        _require_bfloat16(device)
+        return Precision("bfloat16", True)
+    times, differences = {}, {}
+    reference: Tensor | None = None
+    for candidate in CANDIDATES:
+        if candidate.dtype == "bfloat16" and not bfloat16_works(device):
+            continue
+        seconds, logits = _time_steps(make_step(candidate), device)
+        reference = logits if reference is None else reference
+        times[candidate.name] = seconds
+        differences[candidate.name] = float((logits - reference).norm() / reference.norm().clamp_min(1e-12))
+    chosen = FLOAT32
+    for candidate in CANDIDATES[1:]:
+        agrees = differences.get(candidate.name, float("inf")) <= TOLERANCE  # also false where not a number
+        if agrees and times[candidate.name] * _GAIN < times[chosen.name]:
+            chosen = candidate
+    measured = {
+        "device": device_name(device),
+        "seconds_per_step": {name: round(seconds, 4) for name, seconds in times.items()},
+        "difference": {name: round(value, 5) for name, value in differences.items()},
+        "tolerance": TOLERANCE,
+    }
+    return Precision(chosen.dtype, chosen.channels_last, measured)
+
+
+def training_steps(
+    backbone: nn.Module, head: nn.Module, images: Tensor, labels: Tensor, device: str
+) -> Callable[[Precision], Callable[[], Tensor]]:
+    """``make_step`` for :func:`choose_precision`: forward, loss, backward of copies of the two modules.
+
+    ``images`` (B, C, H, W) float32, ready for the network, at the real size and batch; ``labels`` (B,).
+    """
+
+    def make(precision: Precision) -> Callable[[], Tensor]:
+        model = nn.Sequential(deepcopy(backbone), deepcopy(head))
+        model = model.to(device=device).to(memory_format=precision.memory_format)
+        model.train()
+        for layer in model.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.eval()  # chance would make the outputs incomparable
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        batch = images.to(device=device, memory_format=precision.memory_format)
+        target = labels.to(device)
+
+        def step() -> Tensor:
+            with precision.autocast(device):
+                logits = model(batch)
+            loss = nn.functional.cross_entropy(logits.float(), target)
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            return logits.detach().float().cpu()
+
+        return step
+
+    return make
+
+
+def bfloat16_works(device: str) -> bool:
+    """Whether the device computes in bfloat16 at all (on a CPU without support it is merely slow)."""
+    return torch.device(device).type != "cuda" or torch.cuda.is_bf16_supported()
+
+
+def device_name(device: str) -> str:
+    """The processor's own name where PyTorch knows it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(device))
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def placed(precision: Precision, device: str, *modules: nn.Module) -> Iterator[None]:
+    """Modules on ``device`` in the chosen layout; afterwards on the CPU in the usual one, ready to be saved."""
+    for module in modules:
+        module.to(device=device).to(memory_format=precision.memory_format)
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.to(device="cpu").to(memory_format=torch.contiguous_format)
+
+
+def _require_bfloat16(device: str) -> None:
+    if not bfloat16_works(device):
+        raise UserError("precision: this GPU does not compute in bfloat16; use auto or float32")
+
+
+def _time_steps(step: Callable[[], Tensor], device: str) -> tuple[float, Tensor]:
+    """Best seconds of a few steps after a first one, whose logits are returned."""
+    logits = step()
+    times = []
+    for _ in range(_STEPS):
+        _wait(device)
+        started = time.perf_counter()
+        step()
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return min(times), logits
+
+
+def _wait(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,98 @@
+"""What is frozen at an epoch: a pure function of (settings, epoch), applied anew at every epoch start.
+
+Every parameter stays in one optimizer group for life; only ``requires_grad`` and the mode of batch-norm layers change.
+A resumed run is therefore the run.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from mrtransfer.common.errors import unknown_name
+from mrtransfer.models.network import Backbone
+from mrtransfer.transfer.method import NetworkMethod
+
+ALL = "all"
+
+
+def frozen_stages(method: NetworkMethod, epoch: int, stages: Sequence[str]) -> list[str]:
+    """The stages that keep their weights during ``epoch`` (from 0): a prefix of ``stages``, maybe empty.
+
+    Raises :class:`UserError` with the nearest valid name where ``method.freeze`` is no stage of the network.
+    """
+    if method.freeze is None:
+        return []
+    if method.freeze != ALL and method.freeze not in stages:
+        raise unknown_name("stage in freeze", method.freeze, [*stages, ALL])
+    if method.freeze_epochs is not None and epoch >= method.freeze_epochs:
+        return []
+    return list(stages) if method.freeze == ALL else list(stages[: stages.index(method.freeze) + 1])
+
+
+def apply_freeze(network: Backbone, method: NetworkMethod, epoch: int) -> list[str]:
+    """Set ``requires_grad`` of all parameters and the mode of all layers for ``epoch``; returns the frozen stages.
+
+    Frozen stages are in evaluation mode. Batch norm uses the statistics of the batch, and updates its running ones,
+    only where the policy is ``train`` and its stage is not frozen. As the frozen stages come first, nothing in them is
+    recorded for the backward pass.
+    """
+    frozen = frozen_stages(method, epoch, network.stage_names)
+    held = {id(parameter) for name in frozen for _, parameter in network.stage_parameters(name)}
+    for parameter in network.parameters():
+        parameter.requires_grad_(id(parameter) not in held)
+        if id(parameter) in held:
+            parameter.grad = None
+    network.train(len(frozen) < len(network.stages))
+    for name in frozen:
+        for module in network.stage_modules(name):
+            module.eval()
+    if method.batch_norm != "train":
+        for layer in normalisation_layers(network):
+            layer.eval()
+    return frozen
+
+
+def normalisation_layers(network: nn.Module) -> list[_NormBase]:
+    """Layers that carry running statistics."""
+    return [layer for layer in network.modules() if isinstance(layer, _NormBase) and layer.running_mean is not None]
+
+
+def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Estimate all running statistics anew: the average over ``batches`` of input, in one pass without gradients.
+
+    The rest of the network is in evaluation mode meanwhile. Source: AdaBN, Li et al. 2016 (arXiv 1603.04779).
+    """
+    layers = normalisation_layers(network)
+    momenta = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the cumulative average
+        layer.train()
+    with torch.no_grad():
+        for batch in batches:
+            network(batch)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.eval()
+
+
+def parameter_groups(network: nn.Module, head: nn.Module, method: NetworkMethod) -> list[dict[str, Any]]:
+    """Optimizer groups, the same for the whole training: head and backbone, with and without weight decay.
+
+    Biases and normalisation layers (parameters of one dimension) are not decayed. ``initial_lr`` is each group's rate
+    before the schedule.
+    """
+    groups = []
+    for part, module, rate in (
+        ("head", head, method.rate),
+        ("backbone", network, method.rate if method.backbone_rate is None else method.backbone_rate),
+    ):
+        for decayed in (True, False):
+            own = [parameter for parameter in module.parameters() if (parameter.ndim > 1) == decayed]
+            decay = method.weight_decay if decayed else 0.0
+            groups.append({"params": own, "name": part, "lr": rate, "initial_lr": rate, "weight_decay": decay})
+    return [group for group in groups if group["params"]]
