@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mrtransfer.cli.show import print_json
 from mrtransfer.common.errors import UserError
@@ -67,9 +68,10 @@ def show(predictions: list[dict[str, Any]]) -> None:
     table.add_column("image", overflow="fold")
     table.add_column("predicted", style="cyan")
     for name in classes:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", no_wrap=True)
     for row in predictions:
-        table.add_row(row["image"], row["predicted"], *(f"{row['probabilities'][name]:.3f}" for name in classes))
+        values = (f"{row['probabilities'][name]:.3f}" for name in classes)
+        table.add_row(Text(row["image"]), Text(row["predicted"]), *values)
     console = Console(highlight=False)
     console.print(table)
     for row in predictions:

@@ -6,6 +6,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(value: Any) -> None:
@@ -21,11 +22,11 @@ def print_table(title: str, entries: dict[str, str], hint: str | None = None) ->
     table.add_column(style="cyan", no_wrap=True)
     table.add_column()
     for name, about in entries.items():
-        table.add_row(name, about)
+        table.add_row(Text(name), Text(about))  # as it is: brackets are no markup here
     if not entries:
         table.add_row("none", "")
     console = Console(highlight=False)
     console.print(table)
     if hint:
-        console.print(f" [dim]{hint}[/dim]")
+        console.print(f" {hint}", style="dim", markup=False)
     console.print()

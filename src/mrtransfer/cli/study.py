@@ -31,13 +31,16 @@ def command(
     """Run a study, or continue it: the same command picks up where it stopped."""
     if json:
         be_quiet()
+    from mrtransfer.study.recipe import load_recipe
+
+    checked = load_recipe(recipe, overrides or [], profile)
+    if dry_run:
+        # vary and shared have become arms by now
+        show_recipe(checked.model_dump(mode="json", exclude_none=True, exclude={"vary", "shared"}), json)
+        return
     from mrtransfer.study.run import Study
 
-    planned = Study.from_recipe(recipe, overrides or [], profile)
-    if dry_run:
-        show_recipe(planned.recipe.model_dump(mode="json", exclude_none=True), json)
-        return
-    run_and_say(planned, out or Path("studies") / planned.recipe.name, json)
+    run_and_say(Study(checked), out or Path("studies") / checked.name, json)
 
 
 def run_and_say(study: "Study", out: Path, json: bool) -> None:
