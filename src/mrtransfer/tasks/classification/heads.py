@@ -24,20 +24,25 @@ def build_head(
     puts on a frozen backbone. Takes (batch, features), gives logits (batch, classes).
     """
     if kind == "linear":
-        layers: list[nn.Module] = [nn.Linear(features, classes)]
+        layers: list[nn.Module] = [_linear(features, classes)]
     else:
         first, second = hidden
         layers = [
-            nn.Linear(features, first),
+            _linear(features, first),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(first, second),
+            _linear(first, second),
             nn.Dropout(dropout),
-            nn.Linear(second, classes),
+            _linear(second, classes),
         ]
     head = nn.Sequential(*layers)
     initialise(head, seed)
     return head
+
+
+def _linear(features: int, out: int) -> nn.Linear:
+    """Without initial values, which would be drawn from the global generator."""
+    return nn.utils.skip_init(nn.Linear, features, out)
 
 
 def initialise(head: nn.Sequential, seed: int) -> None:
