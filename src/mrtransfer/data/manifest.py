@@ -236,7 +236,7 @@ def _as_number(column: pd.Series, source: str) -> pd.Series:
     wrong = (numbers.isna() & column.notna()) | (numbers <= 0)
     if wrong.any():
         row = _first(wrong)
-        raise UserError(f"{_row(source, row)}: {column.name} is {column.iloc[row]!r}; it must be a size in mm above 0")
+        raise UserError(f"{_row(source, row)}: {column.name} is '{column.iloc[row]}'; it must be a size in mm above 0")
     return numbers
 
 
