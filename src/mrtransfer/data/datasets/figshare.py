@@ -10,6 +10,7 @@ from mrtransfer.common.progress import progress
 from mrtransfer.data.datasets import DATASETS
 from mrtransfer.data.datasets._common import existing_folder, require_one_label_per_subject, visible_files
 from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.readers import reading
 from mrtransfer.data.readers.matlab import read_fields
 
 EXPECTED = "1.mat, 2.mat, … as published, in one folder or in the four unpacked archives"
@@ -51,7 +52,8 @@ def figshare(path: str | Path | None = None, *, one_label_per_subject: bool = Tr
 
 def read_scalars(file: Path) -> tuple[str, str]:
     """Label and patient id of a slice."""
-    code, patient = read_fields(file, ["label", "PID"])
+    with reading(file):
+        code, patient = read_fields(file, ["label", "PID"])
     label = CODES.get(int(np.ravel(code)[0])) if np.size(code) == 1 else None
     if label is None:
         raise UserError(
@@ -62,7 +64,8 @@ def read_scalars(file: Path) -> tuple[str, str]:
 
 def _folds(file: Path, numbers: list[int]) -> list[int]:
     """The fold of each slice: entry n − 1 of ``cvind`` belongs to ``n.mat``."""
-    values = np.ravel(read_fields(file, ["cvind"])[0]).astype(int)
+    with reading(file):
+        values = np.ravel(read_fields(file, ["cvind"])[0]).astype(int)
     if max(numbers) > len(values):
         raise UserError(
             f"{file}: has {len(values)} entries, but there is a {max(numbers)}.mat; one entry per slice is needed"

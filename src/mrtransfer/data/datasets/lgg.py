@@ -19,8 +19,9 @@ CLASSES = ("no_tumour", "tumour")
 
 @DATASETS.register("lgg")
 def lgg(path: str | Path | None = None) -> Manifest:
-    """LGG slices of 110 patients: pre-contrast, FLAIR and post-contrast in one file, and a mask; label: is it empty?
+    """Low-grade glioma slices with masks (Kaggle lgg-mri-segmentation): tumour where the mask is not empty.
 
+    A file holds three channels: pre-contrast, FLAIR and post-contrast; the whole set is 3,929 slices of 110 patients.
     ``path`` is the folder of the subjects' folders or up to two above it. Columns of ``data.csv`` are joined where it
     is present; ``slice`` is the slice's number and ``site`` the hospital's TCGA code. Buda et al. 2019,
     doi:10.1016/j.compbiomed.2019.05.002. Raises :class:`UserError` that names an image without mask, or a mask of

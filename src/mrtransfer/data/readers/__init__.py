@@ -42,7 +42,7 @@ def read_image(location: str, root: str | Path) -> np.ndarray:
 
         return render(location)
     reader, parsed, file = _reader(location, Path(root))
-    with _reading(file):
+    with reading(file):
         image = reader.read(parsed, file)
     if image.ndim not in (2, 3) or image.size == 0:
         raise UserError(f"{location}: its pixels have shape {image.shape}; an image (rows, columns) is needed")
@@ -76,7 +76,7 @@ def read_image_meta(location: str, root: str | Path) -> dict[str, Any]:
     if is_phantom(location):
         return {}
     reader, parsed, file = _reader(location, Path(root))
-    with _reading(file):
+    with reading(file):
         found: dict[str, Any] = reader.meta(parsed, file)
     return found
 
@@ -102,7 +102,7 @@ def _is_dicom(file: Path) -> bool:
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
+def reading(file: Path) -> Iterator[None]:
     """One sentence that names ``file`` for whatever a decoder throws at damaged bytes, which is any exception."""
     try:
         yield
