@@ -1,0 +1,134 @@
+"""The built-in phantom as a dataset: rendered when read, nothing to download."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mrtransfer.common.errors import UserError, unknown_name
+from mrtransfer.data.datasets import DATASETS
+from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.phantom.acquisition import SCANNERS
+from mrtransfer.data.phantom.contrast import CONTRASTS
+from mrtransfer.data.phantom.head import head
+from mrtransfer.data.phantom.randomness import Stream, generator
+from mrtransfer.data.phantom.render import Scan, mask_of, spacing
+from mrtransfer.data.phantom.tumours import CLASSES, lesion
+
+TASKS = ("types", "detection")
+DETECTION_CLASSES = ("no_tumour", "tumour")
+_TUMOURS = tuple(kind for kind in CLASSES if kind != "no_tumour")
+_BRAIN_HEIGHTS = (-42.0, 68.0)  # mm, the slices of a whole scan
+_SHOWN = 0.5  # slices of task 'types' lie within this part of the tumour's height
+
+
+@DATASETS.register("phantom")
+def phantom(
+    path: str | Path | None = None,
+    *,
+    subjects: int = 60,
+    slices: int = 4,
+    contrast: str | Sequence[str] = "t1ce",
+    scanner: str | Sequence[str] = "a",
+    task: str = "types",
+    lesions: Sequence[str] | None = None,
+    size: int = 128,
+    seed: int = 0,
+    first_subject: int = 0,
+) -> Manifest:
+    """Rendered brain slices with tumours, by the signal equations of MR; needs no files.
+
+    Task ``types``: every subject has one of ``lesions`` (by default glioma, meningioma, pituitary, no_tumour; as many
+    subjects of each), all ``slices`` show it, and it is the label. Task ``detection``: every subject has a tumour (by
+    default a glioma), ``slices`` cover the whole brain, and the label says whether a slice shows tumour.
+
+    ``contrast`` is t1, t1ce, t2, flair or pd; a list makes one channel of each. ``scanner`` is a, b or c; a list is
+    dealt out over the subjects. Subjects are numbered from ``first_subject``: cohorts of one ``seed`` whose numbers do
+    not overlap are different people, and the same number is the same head in every contrast and on every scanner.
+    ``size`` is in pixels, over 220 mm.
+    """
+    if path is not None:
+        raise UserError(f"phantom: path is {str(path)!r}, but the phantom reads no files; leave path out")
+    contrasts, scanners = _names("contrast", contrast, CONTRASTS), _names("scanner", scanner, tuple(SCANNERS))
+    if task not in TASKS:
+        raise UserError(f"phantom: {unknown_name('task', task, TASKS)}")
+    possible = CLASSES if task == "types" else _TUMOURS
+    wanted = _names("lesion", lesions or (CLASSES if task == "types" else ("glioma",)), possible)
+    for name, value, least in (("subjects", subjects, 1), ("slices", slices, 1), ("first_subject", first_subject, 0)):
+        if value < least:
+            raise UserError(f"phantom: {name} is {value}; it must be {least} or more")
+    rows: list[dict[str, Any]] = []
+    for subject in range(first_subject, first_subject + subjects):
+        kind = lesion_of(seed, subject, wanted)
+        heights = _heights(seed, subject, kind if task == "types" else None, slices)
+        for index, z in enumerate(heights):
+            scan = Scan(seed, subject, kind, z, contrasts[0], scanners[subject % len(scanners)], size)
+            rows.append(_row(scan, index, contrasts, isinstance(contrast, str), task))
+    classes = wanted if task == "types" else DETECTION_CLASSES
+    notes = (f"Rendered, not scanned: {subjects} phantom subjects, {slices} slices each.",)
+    return Manifest.create(pd.DataFrame(rows), Path(), "phantom", classes, notes)
+
+
+def lesion_of(seed: int, subject: int, kinds: Sequence[str]) -> str:
+    """The class of a subject: each run of ``len(kinds)`` subjects has every class once, in random order."""
+    block, place = divmod(subject, len(kinds))
+    return kinds[int(generator(seed, Stream.CLASS, block).permutation(len(kinds))[place])]
+
+
+def subject_name(seed: int, subject: int) -> str:
+    """The subject's id; subjects of different seeds are different people and get different ids."""
+    return f"phantom-{subject:04d}" if seed == 0 else f"phantom-s{seed}-{subject:04d}"
+
+
+def _names(what: str, value: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not names:
+        raise UserError(f"phantom: {what} is empty; give one or more of {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise UserError(f"phantom: {unknown_name(what, str(name), known)}")
+    if len(set(names)) < len(names):
+        raise UserError(f"phantom: {what} names {', '.join(names)}; each may be there once")
+    return names
+
+
+def _heights(seed: int, subject: int, kind: str | None, slices: int) -> list[float]:
+    """Slice positions (mm) from foot to head, through the tumour, or through the whole brain where ``kind`` is None.
+
+    A subject without tumour is cut where some tumour would have been: a slice's height must not give its class away.
+    """
+    draw = generator(seed, Stream.SLICES, subject)
+    if kind is None:
+        return _spread(draw, *_BRAIN_HEIGHTS, slices)
+    decoy = str(draw.choice(_TUMOURS))
+    shown = lesion(seed, subject, decoy if kind == "no_tumour" else kind)
+    assert shown is not None
+    low, high = shown.heights(head(seed, subject))
+    middle, half = (low + high) / 2, _SHOWN * (high - low) / 2
+    return _spread(draw, middle - half, middle + half, slices)
+
+
+def _spread(draw: np.random.Generator, low: float, high: float, n: int) -> list[float]:
+    """One position in each of n equal parts, to a hundredth of a millimetre, as a location writes it."""
+    return [round(float(low + (high - low) * (i + draw.uniform()) / n), 2) for i in range(n)]
+
+
+def _row(scan: Scan, index: int, contrasts: tuple[str, ...], alone: bool, task: str) -> dict[str, Any]:
+    name = subject_name(scan.seed, scan.subject)
+    tumour = scan.lesion != "no_tumour" and (task == "types" or bool(mask_of(scan).any()))
+    row: dict[str, Any] = {
+        "sample": f"{name}-{index:02d}",
+        "subject": name,
+        "label": scan.lesion if task == "types" else DETECTION_CLASSES[tumour],
+        "mask": scan.location if tumour else pd.NA,
+        "spacing_x": spacing(scan.size),
+        "spacing_y": spacing(scan.size),
+        "scanner": scan.scanner,
+        "slice": index,
+        "z": scan.z,
+    }
+    for contrast in contrasts:
+        row["image" if alone else f"image:{contrast}"] = Scan(**{**vars(scan), "contrast": contrast}).location
+    return row
