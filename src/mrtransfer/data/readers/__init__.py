@@ -60,7 +60,7 @@ def read_mask(location: str, root: str | Path, shape: tuple[int, ...] | None = N
         mask = render_mask(location)
     else:
         values = read_image(location, root)
-        mask = values > (127 if suffix(Location.parse(location).path) in _LOSSY else 0)
+        mask = np.asarray(values > (127 if suffix(Location.parse(location).path) in _LOSSY else 0))
         mask = mask.any(axis=-1) if mask.ndim == 3 else mask
     if shape is not None and mask.shape != tuple(shape[:2]):
         given, needed = " × ".join(map(str, mask.shape)), " × ".join(map(str, shape[:2]))
