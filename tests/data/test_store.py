@@ -199,7 +199,7 @@ def test_files_that_change_under_the_reader_are_noticed(tmp_path, monkeypatch):
         return image
 
     monkeypatch.setattr(store_module, "read_image", disturbed)
-    with pytest.raises(UserError, match="files changed while they were being read"):
+    with pytest.raises(UserError, match="tiny: its files changed while they were being read"):
         open_store(manifest, size=16, directory=tmp_path / "pixels")
     assert list((tmp_path / "pixels").iterdir()) == []
 

@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mrtransfer.common.errors import UserError, nearest, unknown_name
+from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.files import atomic_path
 from mrtransfer.data.readers.location import moved
-
-SPLITS = ("train", "validation", "test")
-TEXT = ("sample", "subject", "group", "split", "label", "mask", "scanner")
-NUMBERS = ("spacing_x", "spacing_y")
-COLUMNS = (*TEXT[:5], "image", "mask", *NUMBERS, "scanner")
+from mrtransfer.data.schema import SPLITS, TEXT, check_rows, image_columns, row_name, with_types
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +50,16 @@ class Manifest:
         first problem.
         """
         source = str(where or name)
-        checked = _with_types(table.reset_index(drop=True), source)
-        _check_rows(checked, source)
+        checked = with_types(table.reset_index(drop=True), source)
+        check_rows(checked, source)
         labels = checked["label"].dropna()
         if classes is None:
             classes = sorted(labels.unique())
         unknown = labels[~labels.isin(list(classes))]
         if len(unknown):
-            raise UserError(f"{_row(source, int(unknown.index[0]))}: {unknown_name('label', unknown.iloc[0], classes)}")
+            raise UserError(
+                f"{row_name(source, int(unknown.index[0]))}: {unknown_name('label', unknown.iloc[0], classes)}"
+            )
         return cls(checked, Path(root), name, tuple(classes), tuple(notes))
 
     def __len__(self) -> int:
@@ -76,11 +74,11 @@ class Manifest:
     @cached_property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels that have files of their own; ``('image',)`` where one file holds the whole image."""
-        return tuple(_image_columns(self.table, strip=True))
+        return tuple(image_columns(self.table, strip=True))
 
     @cached_property
     def _locations(self) -> list[list[str]]:
-        return self.table[_image_columns(self.table)].to_numpy(dtype=object).tolist()
+        return self.table[image_columns(self.table)].to_numpy(dtype=object).tolist()
 
     def locations(self, row: int) -> list[str]:
         """The locations of a sample's image, one per channel."""
@@ -131,7 +129,7 @@ class Manifest:
         labels = pd.Series(self.labels, dtype="Int64")
         table = self.table.assign(dataset=self.name)
         table["class"] = labels.where(labels >= 0)
-        for column in [*_image_columns(table), "mask"]:
+        for column in [*image_columns(table), "mask"]:
             table[column] = table[column].map(lambda text: moved(text, self.root, path.parent), na_action="ignore")
         with atomic_path(path) as temporary:
             if path.suffix == ".parquet":
@@ -182,81 +180,6 @@ class Manifest:
             "scanners": sorted(table["scanner"].dropna().unique()),
             "notes": list(self.notes),
         }
-
-
-def _image_columns(table: pd.DataFrame, strip: bool = False) -> list[str]:
-    if "image" in table:
-        return ["image"]
-    return [str(c).removeprefix("image:") if strip else str(c) for c in table.columns if str(c).startswith("image:")]
-
-
-def _first(flags: pd.Series) -> int:
-    """Position of the first True."""
-    return int(np.flatnonzero(flags.to_numpy(dtype=bool))[0])
-
-
-def _row(source: str, row: int) -> str:
-    """How errors name a row: as a spreadsheet counts, where the first line holds the column names."""
-    return f"{source}: row {row + 2}"
-
-
-def _with_types(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """``table`` with every column of the schema, in the schema's types and order."""
-    columns = [str(column) for column in table.columns]
-    for column in columns:
-        if columns.count(column) > 1:
-            raise UserError(f"{source}: the column {column!r} is there twice; each may appear once")
-    table = table.set_axis(columns, axis="columns")
-    channels = [column for column in columns if column.startswith("image:")]
-    if "image" in columns and channels:
-        raise UserError(f"{source}: give either the column 'image' or {', '.join(channels)}, not both")
-    images = channels or ["image"]
-    for column in ("sample", *images):
-        if column not in columns:
-            close = nearest(column, [c for c in columns if c not in COLUMNS])
-            hint = f"; rename {close!r}?" if close else f"; it has: {', '.join(columns) or 'none'}"
-            raise UserError(f"{source}: the column {column!r} is missing{hint}")
-    for column in (*TEXT, *images, *NUMBERS):
-        values = table[column] if column in columns else pd.Series(pd.NA, index=table.index, name=column)
-        table[column] = _as_number(values, source) if column in NUMBERS else _as_text(values)
-    first = [*TEXT[:5], *images, "mask", *NUMBERS, "scanner"]
-    return table[[*first, *(c for c in table.columns if c not in first)]]
-
-
-def _as_text(column: pd.Series) -> pd.Series:
-    """Text with NA; whole numbers that a missing value turned into floats (1.0) read as they were written (1)."""
-    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
-        column = column.astype("Int64")
-    text = column.astype("string")
-    return text.where(text.str.strip() != "", pd.NA)
-
-
-def _as_number(column: pd.Series, source: str) -> pd.Series:
-    numbers = pd.to_numeric(column.astype(object).where(column.notna(), None), errors="coerce").astype("float64")
-    wrong = (numbers.isna() & column.notna()) | (numbers <= 0)
-    if wrong.any():
-        row = _first(wrong)
-        raise UserError(f"{_row(source, row)}: {column.name} is '{column.iloc[row]}'; it must be a size in mm above 0")
-    return numbers
-
-
-def _check_rows(table: pd.DataFrame, source: str) -> None:
-    if table.empty:
-        raise UserError(f"{source}: holds no images")
-    for column in ("sample", *_image_columns(table)):
-        empty = table[column].isna()
-        if empty.any():
-            raise UserError(f"{_row(source, _first(empty))}: {column!r} is empty; every sample needs one")
-    twice = table["sample"].duplicated()
-    if twice.any():
-        row = _first(twice)
-        name = table["sample"].iloc[row]
-        raise UserError(f"{_row(source, row)}: sample {name!r} is there twice; names must be unique")
-    wrong = table["split"].notna() & ~table["split"].isin(SPLITS)
-    if wrong.any():
-        row = _first(wrong)
-        given = table["split"].iloc[row]
-        raise UserError(f"{_row(source, row)}: split is {given!r}; it must be {', '.join(SPLITS)} or empty")
 
 
 def _check_suffix(path: Path) -> None:

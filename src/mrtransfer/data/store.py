@@ -69,7 +69,9 @@ def open_store(
         temporary.mkdir()
         described = _build(manifest, options, temporary / "images.npy")
         if _fingerprint(manifest, options) != fingerprint:
-            raise UserError(f"{manifest.root}: files changed while they were being read; run the same command again")
+            raise UserError(
+                f"{manifest.name}: its files changed while they were being read; run the same command again"
+            )
         write_json(temporary / "meta.json", {**described, **options, "inputs": inputs, "fingerprint": fingerprint})
     _remove_outdated(folder, inputs)
     store = _opened(folder, fingerprint)

@@ -18,8 +18,9 @@ from mrtransfer.data.datasets._common import (
     visible_files,
     visible_folders,
 )
-from mrtransfer.data.manifest import SPLITS, Manifest
+from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.readers import SUFFIXES, read_image_meta, suffix
+from mrtransfer.data.schema import SPLITS
 
 EXPECTED = "one subfolder of images per class"
 

@@ -61,7 +61,8 @@ def read_mask(location: str, root: str | Path, shape: tuple[int, ...] | None = N
     else:
         values = read_image(location, root)
         mask = np.asarray(values > (127 if suffix(Location.parse(location).path) in _LOSSY else 0))
-        mask = mask.any(axis=-1) if mask.ndim == 3 else mask
+        if mask.ndim == 3:
+            mask = np.asarray(mask.any(axis=-1))
     if shape is not None and mask.shape != tuple(shape[:2]):
         given, needed = " × ".join(map(str, mask.shape)), " × ".join(map(str, shape[:2]))
         raise UserError(f"{location}: the mask has {given} pixels and its image {needed}; both must have the same size")
