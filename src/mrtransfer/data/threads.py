@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -18,10 +20,14 @@ def cpu_count() -> int:
 
 
 def in_threads(function: Callable[[A], B], items: Iterable[A], ahead: int = 4) -> Iterator[B]:
-    """``map(function, items)`` in one thread per core, in order; at most ``ahead`` results per core wait in memory."""
+    """``map(function, items)`` in one thread per core, in order; at most ``ahead`` results per core wait in memory.
+
+    Matrix libraries get one thread each meanwhile: all cores are busy already, and threads that wait for others cost
+    a factor of ten on a loaded machine.
+    """
     cores = cpu_count()
     waiting: deque[Future[B]] = deque()
-    with ThreadPoolExecutor(cores) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(cores) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
