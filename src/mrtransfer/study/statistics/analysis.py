@@ -11,7 +11,7 @@ from mrtransfer.study.statistics.compare import ALPHA, FEWEST_SEEDS, FEWEST_UNIT
 from mrtransfer.study.statistics.pool import Outcome, Pool, pool
 from mrtransfer.study.statistics.saving import label_saving
 from mrtransfer.study.statistics.verdict import pair_verdict, study_verdict
-from mrtransfer.study.statistics.words import Words, count_of
+from mrtransfer.study.statistics.words import Words, count_of, sentence
 from mrtransfer.tasks.classification.metrics import METRICS
 
 _DECIMALS = 6  # what differs beyond is rounding, and results must be the same bytes every time
@@ -65,7 +65,7 @@ def analyse(
     for a, b in pairs:
         saving = label_saving(bootstrap, a, b, main)
         if saving is not None:
-            savings.append(saving | {"sentence": f"{words.saving(saving)}."})
+            savings.append(saving | {"sentence": sentence(words.saving(saving))})
         own = [entry for entry in comparisons if entry["primary"] and (entry["a"], entry["b"]) == (a, b)]
         if own:
             verdicts.append(pair_verdict(a, b, own, saving, words))

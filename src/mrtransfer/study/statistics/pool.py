@@ -29,6 +29,7 @@ class Outcome:
 class Pool:
     """All predictions on one common set of test rows; arms and budgets in the order of the study."""
 
+    rows: np.ndarray  # (n,) rows of the manifest, rising
     labels: np.ndarray  # (n,)
     units: np.ndarray  # (n,) 0 … U−1
     runs: dict[Cell, dict[int, np.ndarray]]  # (arm, budget) -> seed -> probabilities (n, C)
@@ -84,6 +85,7 @@ def pool(outcomes: Sequence[Outcome], labels: np.ndarray, units: np.ndarray) -> 
         used.setdefault((arm, budget), []).extend(fold.labelled for fold in folds)
     assert rows is not None
     return Pool(
+        rows=rows,
         labels=np.asarray(labels)[rows],
         units=np.unique(np.asarray(units)[rows], return_inverse=True)[1].reshape(-1),
         runs=runs,

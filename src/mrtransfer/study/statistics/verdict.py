@@ -3,13 +3,13 @@
 from typing import Any
 
 from mrtransfer.study.statistics.compare import Verdict
-from mrtransfer.study.statistics.words import Words
+from mrtransfer.study.statistics.words import Words, sentence
 
 
 def pair_verdict(
     a: str, b: str, entries: list[dict[str, Any]], saving: dict[str, Any] | None, words: Words
 ) -> dict[str, Any]:
-    """Kind and sentence for one pair, from its comparisons in the main metric (few labels first).
+    """Kind and sentence (also in parts: ``headline``, ``further``) for one pair, from its main-metric comparisons.
 
     * ``helps`` where a budget shows it and none shows the opposite, and the same for ``hurts``; where budgets disagree,
       the smallest decided one gives the kind and the sentence says both;
@@ -29,20 +29,24 @@ def pair_verdict(
     clauses = [words.comparison(entry) for entry in told]
     if saving is not None and kind == "helps" and saving["reached"] and saving["a_labels"] < saving["b_labels"]:
         clauses.append(words.saving(saving))
+    headline = f"{_opening(kind, bool(opposite), words.topic)}: {clauses[0]}"
     return {
         "a": a,
         "b": b,
         "kind": kind,
         "mixed": bool(opposite),
-        "sentence": f"{_opening(kind, bool(opposite), words.topic)}: {'; '.join(clauses)}.",
+        "sentence": "; ".join([headline, *clauses[1:]]) + ".",
+        "headline": f"{headline}.",
+        "further": [sentence(clause) for clause in clauses[1:]],
     }
 
 
 def study_verdict(pairs: list[dict[str, Any]], words: Words) -> dict[str, Any]:
     """The verdict on the first pair, which is what the study asks first; the other pairs follow with their own."""
     if not pairs:
-        sentence = "No verdict: the recipe compares no two arms; name the pairs under 'compare'."
-        headline: dict[str, Any] = {"a": None, "b": None, "kind": "too little data to say", "sentence": sentence}
+        text = "No verdict: the recipe compares no two arms; name the pairs under 'compare'."
+        headline: dict[str, Any] = {"a": None, "b": None, "kind": "too little data to say", "sentence": text}
+        headline |= {"headline": text, "further": [], "mixed": False}
     else:
         headline = pairs[0]
     return headline | {"metric": words.metric, "margin": words.margin, "pairs": pairs}

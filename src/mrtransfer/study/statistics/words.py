@@ -31,6 +31,11 @@ def count_of(amount: float, unit: str) -> str:
     return f"{amount:,.0f} {unit}" + ("" if round(amount) == 1 else "s")
 
 
+def sentence(clause: str) -> str:
+    """The clause with a capital letter and a full stop."""
+    return f"{clause[:1].upper()}{clause[1:]}."
+
+
 @dataclass(frozen=True)
 class Words:
     """How a study speaks: its main metric, its margin, what it counts (``subject``), what it tries (``Transfer``)."""

@@ -1,0 +1,197 @@
+"""The report's tables, as rows of text for the page and as one tidy CSV of every number."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mrtransfer.study.report.forest import Scale, axis, ground, strip
+from mrtransfer.study.statistics.words import METRIC_NAMES, count_of, number
+from mrtransfer.tasks.classification.metrics import HIGHER_IS_BETTER
+
+VERDICT_CLASS = {
+    "helps": "good",
+    "hurts": "bad",
+    "no meaningful difference": "same",
+    "too little data to say": "open",
+}
+VERDICT_SIGN = {"good": "▲", "bad": "▼", "same": "=", "open": "?"}
+_CSV = (
+    "record",
+    "arm",
+    "against",
+    "budget",
+    "labelled",
+    "seed",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "detectable",
+    "verdict",
+)
+
+
+def arm_order(results: dict[str, Any]) -> list[str]:
+    """Arms in the order of the study."""
+    return list(dict.fromkeys(entry["arm"] for entry in results["arms"]))
+
+
+def arm_tables(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """One table per budget, most labels first: every arm's metrics with interval, the best of each marked."""
+    order, unit = arm_order(results), results["design"]["unit"]
+    budgets = dict.fromkeys(entry["budget"] for entry in results["arms"])
+    tables = []
+    for budget in sorted(budgets, key=lambda one: float("inf") if one == "all" else one, reverse=True):
+        entries = [entry for entry in results["arms"] if entry["budget"] == budget]
+        metrics = list(entries[0]["metrics"])
+        best = {metric: _best(entries, metric) for metric in metrics}
+        rows = [
+            {
+                "arm": entry["arm"],
+                "index": order.index(entry["arm"]),
+                "labelled": f"{entry['labelled']:,}",
+                "seeds": len(entry["seeds"]),
+                "cells": [_cell(entry["metrics"][metric], metric, best[metric]) for metric in metrics],
+            }
+            for entry in entries
+        ]
+        seeds = {len(entry["seeds"]) for entry in entries}
+        labelled = max(entry["labelled"] for entry in entries)
+        title = f"{'all ' if budget == 'all' else ''}{count_of(labelled, f'labelled {unit}')}"
+        shared = count_of(seeds.pop(), "seed") if len(seeds) == 1 else None
+        tables.append(
+            {"title": title, "seeds": shared, "metrics": [_heading(metric) for metric in metrics], "rows": rows}
+        )
+    return tables
+
+
+def _heading(metric: str) -> dict[str, str]:
+    unit = "%" if HIGHER_IS_BETTER[metric] else "lower is better"
+    return {"name": METRIC_NAMES[metric], "unit": unit}
+
+
+def _best(entries: Sequence[dict[str, Any]], metric: str) -> float | None:
+    values = [entry["metrics"][metric]["mean"] for entry in entries]
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return None
+    return max(known) if HIGHER_IS_BETTER[metric] else min(known)
+
+
+def _cell(value: dict[str, Any], metric: str, best: float | None) -> dict[str, Any]:
+    if value["mean"] is None:
+        return {"mean": "–", "interval": "undefined", "best": False}
+    known = value["low"] is not None
+    interval = f"{number(value['low'], metric)}–{number(value['high'], metric)}" if known else ""
+    return {"mean": number(value["mean"], metric), "interval": interval, "best": value["mean"] == best}
+
+
+def comparison_table(results: dict[str, Any]) -> dict[str, Any] | None:
+    """The comparisons in the main metric, pair by pair, each with its strip of the forest plot, all on one scale."""
+    design = results["design"]
+    main = design["main"]
+    primary = [entry for entry in results["comparisons"] if entry["primary"]]
+    if not primary:
+        return None
+    scale = Scale.over(primary, design["margin"])
+    order = arm_order(results)
+    groups = []
+    for a, b in dict.fromkeys((entry["a"], entry["b"]) for entry in primary):
+        rows = [_comparison_row(entry, scale) for entry in primary if (entry["a"], entry["b"]) == (a, b)]
+        groups.append({"a": a, "b": b, "a_index": order.index(a), "b_index": order.index(b), "rows": rows})
+    sides = ("second better", "first better") if HIGHER_IS_BETTER[main] else ("first better", "second better")
+    return {
+        "groups": groups,
+        "ground": ground(scale, design["margin"]),
+        "axis": axis(scale, 100 if HIGHER_IS_BETTER[main] else 1, *sides),
+    }
+
+
+def _comparison_row(entry: dict[str, Any], scale: Scale) -> dict[str, Any]:
+    metric, known = entry["metric"], entry["low"] is not None
+    kind = VERDICT_CLASS[entry["verdict"]]
+    return {
+        "budget": f"all {entry['labelled']:,}" if entry["budget"] == "all" else f"{entry['labelled']:,}",
+        "strip": strip(entry, scale, kind),
+        "difference": signed(entry["difference"], metric),
+        "interval": f"{number(entry['low'], metric)} to {number(entry['high'], metric)}" if known else "–",
+        "p": p_text(entry["p"]),
+        "p_holm": p_text(entry["p_holm"]),
+        "detectable": "–" if entry["detectable"] is None else number(entry["detectable"], metric),
+        "verdict": entry["verdict"],
+        "reason": entry["reason"],
+        "kind": kind,
+        "sign": VERDICT_SIGN[kind],
+    }
+
+
+def other_comparisons(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The paired differences in the other metrics, at the largest budget that each pair shares."""
+    rows = []
+    entries = [entry for entry in results["comparisons"] if not entry["primary"]]
+    metrics = list(dict.fromkeys(entry["metric"] for entry in entries))
+    for a, b in dict.fromkeys((entry["a"], entry["b"]) for entry in entries):
+        cells = []
+        for metric in metrics:
+            last = [entry for entry in entries if (entry["a"], entry["b"], entry["metric"]) == (a, b, metric)][-1]
+            known = last["low"] is not None
+            interval = f"{number(last['low'], metric)} to {number(last['high'], metric)}" if known else ""
+            clear = last["p_holm"] is not None and last["p_holm"] < results["design"]["alpha"]
+            cells.append({"mean": signed(last["difference"], metric), "interval": interval, "best": clear})
+        rows.append({"a": a, "b": b, "cells": cells})
+    return [{"metrics": [_heading(metric) for metric in metrics], "rows": rows}] if rows else []
+
+
+def signed(value: float | None, metric: str) -> str:
+    """A difference with its sign."""
+    if value is None:
+        return "–"
+    text = number(value, metric)
+    return text if text.startswith("−") or float(text) == 0 else f"+{text}"
+
+
+def p_text(value: float | None) -> str:
+    """A p value as papers print it."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def csv_text(results: dict[str, Any]) -> str:
+    """Every number of the study as one tidy table: one row per value, empty where a column does not apply."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, _CSV, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_csv_rows(results))
+    return stream.getvalue()
+
+
+def _csv_rows(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for entry in results["arms"]:
+        for metric, value in entry["metrics"].items():
+            common = {key: entry[key] for key in ("arm", "budget", "labelled")} | {"metric": metric}
+            yield common | {"record": "arm", "value": value["mean"], "low": value["low"], "high": value["high"]}
+            for seed, one in zip(entry["seeds"], value["per_seed"], strict=True):
+                yield common | {"record": "seed", "seed": seed, "value": one}
+    for entry in results["comparisons"]:
+        kept = {key: entry[key] for key in _CSV if key in entry}
+        yield kept | {
+            "record": "comparison",
+            "arm": entry["a"],
+            "against": entry["b"],
+            "value": entry["difference"],
+        }
+    for entry in results["label_saving"]:
+        yield {
+            "record": "labels_needed",
+            "arm": entry["a"],
+            "against": entry["b"],
+            "labelled": entry["b_labels"],
+            "metric": entry["metric"],
+            "value": entry["a_labels"],
+            "low": entry["low"],
+            "high": entry["high"],
+        }
