@@ -1,0 +1,198 @@
+"""The plan: every run of a study, who is trained on and tested in it, and the key that names its folder.
+
+A key is the digest of everything that defines a run's result: the pixels, the labels, the rows, the arm's settings, the
+digest of the initial weights' file or source run, the seed, and the arithmetic. Same key, same bytes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mrtransfer.common.errors import UserError
+from mrtransfer.common.files import digest
+from mrtransfer.data.split import Draw, Fold, draw, holdout, make_folds, published
+from mrtransfer.models.weights import WeightsSpec, parse_weights
+from mrtransfer.study.domain import Domain
+from mrtransfer.study.recipe import ArmSpec, Budget, NetworkSpec, Recipe, SourceSpec
+
+FORMAT = 1
+"""Raised when the same settings would give other results than an earlier version did."""
+
+
+@dataclass(frozen=True)
+class SourceRun:
+    """One training on the source domain; arms and folds that want the same one share it."""
+
+    network: NetworkSpec
+    spec: SourceSpec
+    train: np.ndarray
+    validation: np.ndarray
+    excluded: int
+    """Source samples left out because their subject or pixels are among the target's test samples."""
+    key: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm at one budget with one seed on one fold."""
+
+    arm: str
+    spec: ArmSpec
+    weights: WeightsSpec
+    source: SourceRun | None
+    budget: Budget
+    seed: int
+    fold: int
+    drawn: Draw
+    test: np.ndarray
+    key: str
+
+    @cached_property
+    def labelled(self) -> int:
+        """Labelled units used, training and validation together."""
+        return self.drawn.units
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a study, and the folds they share."""
+
+    folds: list[Fold]
+    runs: list[Run]
+    sources: list[SourceRun]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as a readable table."""
+        return {
+            "folds": [{"development": len(f.development), "test": len(f.test)} for f in self.folds],
+            "sources": [
+                {"key": s.key, "network": s.network.name, "train": len(s.train), "excluded": s.excluded}
+                for s in self.sources
+            ],
+            "runs": [
+                {
+                    "key": r.key,
+                    "arm": r.arm,
+                    "budget": r.budget,
+                    "labelled": r.labelled,
+                    "seed": r.seed,
+                    "fold": r.fold,
+                    "train": len(r.drawn.train),
+                    "validation": len(r.drawn.validation),
+                    "test": len(r.test),
+                }
+                for r in self.runs
+            ],
+        }
+
+
+def make_folds_of(recipe: Recipe, target: Domain) -> list[Fold]:
+    """The test sets of the study, fixed before anything is trained."""
+    split = recipe.target.split
+    if split.published is not None:
+        return published(target.manifest, target.units, leaks=split.published)
+    if split.test is not None:
+        return holdout(target.labels, target.units, test=split.test, seed=split.seed)
+    return make_folds(target.labels, target.units, folds=split.fold_count, seed=split.seed)
+
+
+def make_plan(recipe: Recipe, target: Domain, source: Domain | None, arithmetic: dict[str, str]) -> Plan:
+    """Lay out all runs.
+
+    ``arithmetic`` maps an arm's name to the precision it is computed in. Raises :class:`UserError` where a budget is
+    larger than the data or a class has no subject to train on, before anything is computed.
+    """
+    folds = make_folds_of(recipe, target)
+    weights = {name: parse_weights(arm.weights) for name, arm in recipe.arms.items()}
+    files = {name: spec.file_digest() for name, spec in weights.items()}
+    draws = _draws(recipe, target, folds)
+    sources: dict[str, SourceRun] = {}
+    runs = []
+    for name, arm in recipe.arms.items():
+        for fold in folds:
+            wanted = None
+            if weights[name].kind == "source":
+                assert source is not None and recipe.source is not None
+                wanted = _source_run(recipe, recipe.source, arm.network, source, target, fold)
+                wanted = sources.setdefault(wanted.key, wanted)
+            for (budget, seed), drawn in draws[fold.index].items():
+                settings = {
+                    "format": FORMAT,
+                    "task": recipe.task,
+                    "pixels": target.content,
+                    "labels": digest(target.labels.tolist()),
+                    "classes": list(target.manifest.classes),
+                    "rows": [digest(rows.tolist()) for rows in (drawn.train, drawn.validation, fold.test)],
+                    "arm": arm.model_dump(mode="json", exclude={"weights", "method"}),
+                    "method": arm.method.to_json(),
+                    "weights": weights[name].model_dump(mode="json", exclude={"file"}),
+                    "weights_file": files[name],
+                    "source": wanted.key if wanted else None,
+                    "channels": recipe.input.channels,
+                    "seed": seed,
+                    "arithmetic": arithmetic[name],
+                }
+                key = digest(settings)
+                runs.append(Run(name, arm, weights[name], wanted, budget, seed, fold.index, drawn, fold.test, key))
+    return Plan(folds, runs, list(sources.values()))
+
+
+def _draws(recipe: Recipe, target: Domain, folds: list[Fold]) -> list[dict[tuple[Budget, int], Draw]]:
+    """For each fold, who is labelled at each (budget, seed): the same subjects in every arm."""
+    return [
+        {
+            (budget, seed): draw(
+                target.labels,
+                target.units,
+                fold.development,
+                budget=budget,
+                validation=recipe.target.split.validation,
+                seed=seed,
+            )
+            for budget in recipe.budgets
+            for seed in recipe.seeds
+        }
+        for fold in folds
+    ]
+
+
+def _source_run(
+    recipe: Recipe, spec: SourceSpec, network: NetworkSpec, source: Domain, target: Domain, fold: Fold
+) -> SourceRun:
+    """The source training whose weights may be judged on this fold: without the fold's test subjects and images."""
+    known = _known(source, fold.test, target)
+    rows = np.flatnonzero(~known)
+    if not len(rows):
+        raise UserError("source: every sample's subject is also in the target's test set; nothing is left to train on")
+    drawn = draw(source.labels, source.units, rows, budget="all", validation=spec.validation, seed=spec.seed)
+    settings = {
+        "format": FORMAT,
+        "pixels": source.content,
+        "labels": digest(source.labels.tolist()),
+        "classes": list(source.manifest.classes),
+        "rows": [digest(part.tolist()) for part in (drawn.train, drawn.validation)],
+        "network": network.model_dump(mode="json"),
+        "method": spec.method.to_json(),
+        "weights": spec.weights,
+        "weights_file": parse_weights(spec.weights).file_digest(),
+        "channels": recipe.input.channels,
+        "seed": spec.seed,
+    }
+    return SourceRun(network, spec, drawn.train, drawn.validation, int(known.sum()), digest(settings))
+
+
+def _known(source: Domain, test: np.ndarray, target: Domain) -> np.ndarray:
+    """(N_source,) True where a sample shares its unit with a test sample's subject, or its pixels with a test image."""
+    subjects = {name for name in target.subjects[test] if name}
+    same = np.isin(source.subjects, list(subjects)) if subjects else np.zeros(len(source.labels), bool)
+    if source.store.images.shape[1:] == target.store.images.shape[1:]:
+        same |= np.isin(source.store.row_digests, target.store.row_digests[test])
+    return np.isin(source.units, np.unique(source.units[same]))
+
+
+def keys_of(runs: Iterable[Run]) -> set[str]:
+    """The distinct folders that ``runs`` need: arms that turn out to be the same share theirs."""
+    return {run.key for run in runs}

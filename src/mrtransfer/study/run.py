@@ -1,0 +1,196 @@
+"""A study from recipe to verdict: the one class that the command line and a notebook use."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mrtransfer.common.errors import UserError
+from mrtransfer.common.files import read_json, write_json, write_text
+from mrtransfer.common.progress import progress
+from mrtransfer.study.domain import Domain, open_domain
+from mrtransfer.study.environment import Stopwatch, describe_machine
+from mrtransfer.study.execute import execute
+from mrtransfer.study.final import best_arm, train_final
+from mrtransfer.study.outcome import load_outcome, load_record
+from mrtransfer.study.plan import Plan, make_plan
+from mrtransfer.study.recipe import Recipe, load_recipe, parse_recipe
+from mrtransfer.study.report import AuditPair, build_context, draw_report
+from mrtransfer.study.statistics import analyse
+from mrtransfer.study.workshop import Workshop
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a study hands over."""
+
+    folder: Path
+    results: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """The answer, in one sentence or a few."""
+        return str(self.results["verdict"]["sentence"])
+
+    @property
+    def report(self) -> Path:
+        """The self-contained HTML report."""
+        return self.folder / "report.html"
+
+    @property
+    def model(self) -> Path:
+        """The folder of the best model, ready for ``mrtransfer predict``."""
+        return self.folder / "model"
+
+
+class Study:
+    """A recipe and the folder in which it is carried out.
+
+    ::
+
+        finished = Study.from_recipe("demo").run("demo")
+        print(finished.verdict)
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path | None = None) -> None:
+        self.recipe = recipe
+        self.folder = folder
+
+    @classmethod
+    def from_recipe(
+        cls, recipe: str | Path | dict[str, Any], overrides: list[str] | tuple[str, ...] = (), profile: str | None = None
+    ) -> "Study":
+        """A study from a bundled recipe's name, a YAML file or a dictionary; see :func:`load_recipe`."""
+        if isinstance(recipe, dict):
+            return cls(parse_recipe(recipe, overrides, profile))
+        return cls(load_recipe(recipe, overrides, profile))
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Study":
+        """A study that was run, or begun, in ``folder``."""
+        path = Path(folder) / "recipe.yaml"
+        if not path.is_file():
+            raise UserError(f"{folder} is no study folder: it has no recipe.yaml; give the folder of 'mrtransfer study'")
+        return cls(load_recipe(path), Path(folder))
+
+    def run(self, folder: str | Path | None = None, device: str = "auto") -> Finished:
+        """Carry the study out in ``folder``, or go on with it there; what is done already is not done again."""
+        watch = Stopwatch()
+        self.folder = Path(folder or self.folder or Path("studies") / self.recipe.name)
+        self._keep_recipe(self.folder)
+        workshop, plan = self._prepare(self.folder, device, watch)
+        write_json(self.folder / "plan.json", plan.to_json())
+        with watch.measure("runs"), progress(f"Study {self.recipe.name}", total=len(plan.runs)) as advance:
+            execute(plan, workshop, advance)
+        with watch.measure("statistics"):
+            results = self._results(workshop, plan)
+        with watch.measure("best model"):
+            results["model"] = train_final(best_arm(plan, workshop), results, plan, workshop)
+        write_json(self.folder / "results.json", results)
+        self._keep_environment(watch)
+        self._draw(workshop, plan, results)
+        return Finished(self.folder, results)
+
+    def report(self) -> Path:
+        """Draw the report of a finished study again; nothing is trained."""
+        if self.folder is None or not (self.folder / "results.json").is_file():
+            raise UserError(f"{self.folder} holds no finished study; run 'mrtransfer study' there first")
+        workshop, plan = self._prepare(self.folder, "auto", Stopwatch())
+        return self._draw(workshop, plan, read_json(self.folder / "results.json"))
+
+    def _keep_recipe(self, folder: Path) -> None:
+        text = yaml.safe_dump(
+            self.recipe.model_dump(mode="json", exclude={"vary", "shared"}), sort_keys=False, allow_unicode=True
+        )
+        write_text(folder / "recipe.yaml", text)
+
+    def _prepare(self, folder: Path, device: str, watch: "Stopwatch") -> tuple[Workshop, Plan]:
+        recipe = self.recipe
+        with watch.measure("data"):
+            target = open_domain(recipe.target, recipe.input, folder / "data", recipe.target.split.by)
+            source = None
+            if recipe.source is not None and any(arm.weights == "source" for arm in recipe.arms.values()):
+                source = open_domain(recipe.source, recipe.input, folder / "data", recipe.target.split.by)
+        workshop = Workshop(recipe, folder, target, source, device)
+        with watch.measure("precision probe"):
+            arithmetic = {name: workshop.precision(arm).name for name, arm in recipe.arms.items()}
+        plan = make_plan(recipe, target, source, arithmetic)
+        workshop.refuse_known_test_data(plan)
+        return workshop, plan
+
+    def _results(self, workshop: Workshop, plan: Plan) -> dict[str, Any]:
+        """Everything that the study found; no times and no machine in it, so that the same recipe gives the same bytes."""
+        recipe, target = self.recipe, workshop.target
+        assert self.folder is not None
+        outcomes = [load_outcome(self.folder, run) for run in plan.runs]
+        found = analyse(
+            outcomes,
+            target.labels,
+            target.units,
+            main=recipe.metric,
+            margin=recipe.margin,
+            compare=recipe.comparisons,
+            resamples=recipe.resamples,
+            classes=target.manifest.classes,
+            unit=_unit_word(target),
+        )
+        return {
+            "question": recipe.question,
+            "task": recipe.task,
+            "recipe": recipe.model_dump(mode="json", exclude={"vary", "shared"}),
+            "data": {"target": _describe(target), "source": _describe(workshop.source) if workshop.source else None},
+            "audit": target.audit,
+            "precision": {name: workshop.precision(arm).name for name, arm in recipe.arms.items()},
+            **found,
+            "runs": plan.to_json()["runs"],
+        }
+
+    def _draw(self, workshop: Workshop, plan: Plan, results: dict[str, Any]) -> Path:
+        assert self.folder is not None
+        environment = read_json(self.folder / "environment.json")
+        curves: dict[str, list[list[dict[str, Any]]]] = {}
+        for run in plan.runs:
+            if run.budget == self.recipe.budgets[-1]:
+                curves.setdefault(run.arm, []).append(load_record(self.folder, run.key)["curves"])
+        target = workshop.target
+        context = build_context(
+            [load_outcome(self.folder, run) for run in plan.runs],
+            target.labels,
+            classes=target.manifest.classes,
+            samples=target.manifest.table["sample"].tolist(),
+            images=target.store.images,
+            curves={arm: runs for arm, runs in curves.items() if any(runs)},
+            audit_pairs=[AuditPair(image, caption) for image, caption in target.audit_pairs],
+            timings=environment["seconds"],
+            environment=environment["machine"],
+        )
+        return draw_report(self.folder, results, context)
+
+    def _keep_environment(self, watch: "Stopwatch") -> None:
+        """Times add up over sessions: a study that was interrupted took what all its sessions took."""
+        assert self.folder is not None
+        path = self.folder / "environment.json"
+        before = read_json(path)["seconds"] if path.is_file() else {}
+        seconds = {name: round(before.get(name, 0.0) + value, 2) for name, value in watch.seconds.items()}
+        finished = time.strftime("%Y-%m-%d %H:%M:%S")
+        write_json(path, {"machine": describe_machine(), "seconds": seconds, "finished": finished})
+
+
+def _describe(domain: Domain) -> dict[str, Any]:
+    found = domain.manifest.describe()
+    counts = np.bincount(domain.labels, minlength=len(domain.manifest.classes)).tolist()
+    return {
+        **found,
+        "classes": list(domain.manifest.classes),
+        "counts": dict(zip(domain.manifest.classes, counts, strict=True)),
+        "units": int(len(np.unique(domain.units))),
+        "notes": list(domain.manifest.notes),
+    }
+
+
+def _unit_word(target: Domain) -> str:
+    """What the statistics count: subjects where they are known, otherwise images or groups of copies."""
+    return "subject" if target.manifest.table["subject"].notna().any() else "image"
