@@ -16,7 +16,7 @@ from mrtransfer.training.linear_probes import log_softmax, softmax, standardised
 from mrtransfer.training.problems import Problem, check_problems, chunks, class_factors, derived_seed
 from mrtransfer.transfer.methods.mlp_probe import MlpProbe
 
-_RUNS = 16  # at a time: more gain nothing, and memory must not grow with the number of runs
+_RUNS = 8  # at a time: more gain nothing, and memory must not grow with the number of runs
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -187,10 +187,10 @@ class _Runs:
         labels = self.target[chosen % self.rows]
         weights = self.factors[runs, labels] * inside / inside.sum(dim=1, keepdim=True)
         masks = self.masks[runs, places] if self.method.dropout > 0 else None
-        losses, gradients = _backward(self.params, inputs, labels, weights, masks, self.method)
+        losses, pairs = _backward(self.params, inputs, labels, weights, masks, self.method)
         self.loss += losses.double() * inside.sum(dim=1)
         rates = torch.tensor([self._rate(step, run) for run in range(len(runs))], device=device)[:, None, None]
-        _update(self.params, gradients, self.moments, rates, step, self.method)
+        _update(self.params, pairs, self.moments, rates, step, self.method)
 
     def _rate(self, step: int, run: int) -> float:
         if self.method.schedule == "constant":
@@ -236,8 +236,12 @@ class _Runs:
 
 def _backward(
     params: list[Tensor], inputs: Tensor, labels: Tensor, weights: Tensor, masks: Tensor | None, method: MlpProbe
-) -> tuple[Tensor, list[Tensor]]:
-    """Loss (R,), the weighted sum over the batch, and its gradients; ``inputs`` (R, B, D), the rest (R, B[, H])."""
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Loss (R,), the weighted sum over the batch, and every layer's input with the gradient at its output.
+
+    ``inputs`` (R, B, D), ``labels`` and ``weights`` (R, B), ``masks`` (R, B, H). A weight's gradient is the product of
+    its layer's pair.
+    """
     w1, b1, w2, b2, w3, b3 = params
     scale = 1 / (1 - method.dropout)
     first = torch.baddbmm(b1, inputs, w1).relu_()
@@ -254,31 +258,37 @@ def _backward(
     g2 = g2 if keep2 is None else g2 * keep2
     g1 = (g2 @ w2.transpose(1, 2)) * (first > 0)
     g1 = g1 if keep1 is None else g1 * keep1
-    gradients = []
-    for values, gradient in ((inputs, g1), (first, g2), (second, g3)):
-        gradients += [values.transpose(1, 2) @ gradient, gradient.sum(dim=1, keepdim=True)]
-    return losses, gradients
+    return losses, [(inputs, g1), (first, g2), (second, g3)]
 
 
 def _update(
     params: list[Tensor],
-    gradients: list[Tensor],
+    pairs: list[tuple[Tensor, Tensor]],
     moments: list[list[Tensor]],
     rates: Tensor,
     step: int,
     method: MlpProbe,
 ) -> None:
-    """One step of SGD with momentum or of AdamW, in place; ``rates`` (R, 1, 1). Biases are not decayed."""
-    for number, (param, gradient) in enumerate(zip(params, gradients, strict=True)):
+    """One step of SGD with momentum or of AdamW, in place; ``rates`` (R, 1, 1). Biases are not decayed.
+
+    The work is bound by memory, so gradients are added up where they are needed and every array is passed over once.
+    """
+    for number, param in enumerate(params):
         decay = method.weight_decay if number % 2 == 0 else 0.0
+        values, gradient = pairs[number // 2]
+        if number % 2 == 1:
+            values = values.new_ones(1, 1, 1).expand(*values.shape[:2], 1)
+        outer = values.transpose(1, 2)
         if method.optimizer == "sgd":
-            gradient = gradient.add_(param, alpha=decay) if decay else gradient
-            velocity = moments[0][number].mul_(method.momentum).add_(gradient)
-            param.sub_(velocity * rates)
+            velocity = moments[0][number].baddbmm_(outer, gradient, beta=method.momentum)
+            if decay:
+                velocity.add_(param, alpha=decay)
+            param.addcmul_(velocity, rates, value=-1)
             continue
+        slope = torch.bmm(outer, gradient)
+        first = moments[0][number].lerp_(slope, 1 - _BETA1)
+        second = moments[1][number].mul_(_BETA2).addcmul_(slope, slope, value=1 - _BETA2)
+        size = torch.sqrt(second, out=slope).mul_((1 - _BETA2 ** (step + 1)) ** -0.5).add_(_EPSILON)
         if decay:
             param.mul_(1 - rates * decay)
-        first = moments[0][number].lerp_(gradient, 1 - _BETA1)
-        second = moments[1][number].mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
-        size = (second / (1 - _BETA2 ** (step + 1))).sqrt_().add_(_EPSILON)
-        param.sub_(first / size * (rates / (1 - _BETA1 ** (step + 1))))
+        param.addcmul_(torch.div(first, size, out=slope), rates / (1 - _BETA1 ** (step + 1)), value=-1)

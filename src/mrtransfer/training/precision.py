@@ -1,22 +1,25 @@
 """Number format and memory layout: chosen by a short measurement on this machine, and written down."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mrtransfer.augment.prepare import to_input
 from mrtransfer.common.errors import UserError
 
 Requested = Literal["auto", "float32", "bfloat16"]
 
 TOLERANCE = 0.05  # of the root mean square of the logits; bfloat16 carries 8 bits
 _GAIN = 1.1  # a smaller gain is within what a busy machine does by itself
-_STEPS = 3
+_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -87,35 +90,58 @@ def choose_precision(
     if requested == "bfloat16":
         _require_bfloat16(device)
         return Precision("bfloat16", True)
-    times, differences = {}, {}
-    reference: Tensor | None = None
-    for candidate in CANDIDATES:
-        if candidate.dtype == "bfloat16" and not bfloat16_works(device):
-            continue
-        seconds, logits = _time_steps(make_step(candidate), device)
-        reference = logits if reference is None else reference
-        times[candidate.name] = seconds
-        differences[candidate.name] = float((logits - reference).norm() / reference.norm().clamp_min(1e-12))
+    candidates = [c for c in CANDIDATES if c.dtype == "float32" or bfloat16_works(device)]
+    steps = {candidate.name: make_step(candidate) for candidate in candidates}
+    logits = {name: step() for name, step in steps.items()}
+    times = _least_seconds(steps, device)
+    reference = logits[FLOAT32.name]
+    differences = {
+        name: float((own - reference).norm() / reference.norm().clamp_min(1e-12)) for name, own in logits.items()
+    }
     chosen = FLOAT32
-    for candidate in CANDIDATES[1:]:
-        agrees = differences.get(candidate.name, float("inf")) <= TOLERANCE  # also false where not a number
+    for candidate in candidates[1:]:
+        agrees = differences[candidate.name] <= TOLERANCE  # also false where not a number
         if agrees and times[candidate.name] * _GAIN < times[chosen.name]:
             chosen = candidate
     measured = {
         "device": device_name(device),
         "seconds_per_step": {name: round(seconds, 4) for name, seconds in times.items()},
-        "difference": {name: round(value, 5) for name, value in differences.items()},
+        "difference": {n: round(d, 5) if math.isfinite(d) else None for n, d in differences.items()},
         "tolerance": TOLERANCE,
     }
     return Precision(chosen.dtype, chosen.channels_last, measured)
 
 
+def precision_for_training(
+    backbone: nn.Module,
+    head: nn.Module,
+    images: np.ndarray,
+    *,
+    input: Mapping[str, Any],  # noqa: A002  (the recipe's word)
+    batch: int,
+    requested: Requested = "auto",
+    device: str = "auto",
+) -> Precision:
+    """The setting in which to train these modules on stored ``images`` (N, C, H, W): measured on the first ``batch``.
+
+    The modules are copied, not changed. What was chosen by measurement can differ from one time to the next: keep the
+    answer beside the runs that use it, and give it to a run that is resumed.
+    """
+    device = choose_device(device)
+    if requested != "auto":
+        return choose_precision(lambda _: lambda: torch.zeros(0), requested, device)
+    pixels = torch.from_numpy(np.ascontiguousarray(images[: max(batch, 2)]))
+    inputs = to_input(pixels, channels=int(input["channels"]), normalise=input["normalise"])
+    return choose_precision(training_steps(backbone, head, inputs, device), requested, device)
+
+
 def training_steps(
-    backbone: nn.Module, head: nn.Module, images: Tensor, labels: Tensor, device: str
+    backbone: nn.Module, head: nn.Module, images: Tensor, device: str
 ) -> Callable[[Precision], Callable[[], Tensor]]:
     """``make_step`` for :func:`choose_precision`: forward, loss, backward of copies of the two modules.
 
-    ``images`` (B, C, H, W) float32, ready for the network, at the real size and batch; ``labels`` (B,).
+    ``images`` (B, C, H, W) float32, ready for the network, at the real size and batch. Labels are made up: they do
+    not change the work.
     """
 
     def make(precision: Precision) -> Callable[[], Tensor]:
@@ -128,7 +154,7 @@ def training_steps(
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         batch = images.to(device=device, memory_format=precision.memory_format)
-        target = labels.to(device)
+        target = torch.zeros(len(batch), dtype=torch.int64, device=device)
 
         def step() -> Tensor:
             with precision.autocast(device):
@@ -172,17 +198,17 @@ def _require_bfloat16(device: str) -> None:
         raise UserError("precision: this GPU does not compute in bfloat16; use auto or float32")
 
 
-def _time_steps(step: Callable[[], Tensor], device: str) -> tuple[float, Tensor]:
-    """Best seconds of a few steps after a first one, whose logits are returned."""
-    logits = step()
-    times = []
-    for _ in range(_STEPS):
-        _wait(device)
-        started = time.perf_counter()
-        step()
-        _wait(device)
-        times.append(time.perf_counter() - started)
-    return min(times), logits
+def _least_seconds(steps: Mapping[str, Callable[[], Tensor]], device: str) -> dict[str, float]:
+    """Least seconds per step; taken in turns, so that other work on the machine falls on all alike."""
+    least = dict.fromkeys(steps, math.inf)
+    for _ in range(_ROUNDS):
+        for name, step in steps.items():
+            _wait(device)
+            started = time.perf_counter()
+            step()
+            _wait(device)
+            least[name] = min(least[name], time.perf_counter() - started)
+    return least
 
 
 def _wait(device: str) -> None:
