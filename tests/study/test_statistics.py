@@ -326,3 +326,11 @@ def test_ten_metrics_of_a_full_study_stay_within_two_minutes_of_processor_time()
     analyse(outcomes, labels, np.arange(1700), margin=0.01, compare=[], resamples=2000)
     runs_of_a_full_study = 6 * 5 * 10
     assert (time.process_time() - started) / 8 * runs_of_a_full_study < 120
+
+
+def test_what_is_detectable_is_nearly_three_standard_errors_and_more_with_few_seeds():
+    many = analysed({"a": {40: 0.8}, "b": {40: 0.6}}, seeds=12, n=1000, seed_spread=0.05)["comparisons"][0]
+    width = (many["high"] - many["low"]) / 2
+    assert many["detectable"] == pytest.approx(width * 2.8 / 1.96, rel=0.08)
+    few = analysed({"a": {40: 0.8}, "b": {40: 0.6}}, seeds=2, n=1000, seed_spread=0.05)["comparisons"][0]
+    assert few["detectable"] > (few["high"] - few["low"]) / 2

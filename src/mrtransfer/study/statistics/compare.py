@@ -3,13 +3,14 @@
 from typing import Any, Literal
 
 import numpy as np
+from scipy import stats
 
 from mrtransfer.study.statistics.bootstrap import Bootstrap, Estimate, better
 from mrtransfer.study.statistics.pool import Budget
 
 Verdict = Literal["helps", "hurts", "no meaningful difference", "too little data to say"]
 ALPHA = 0.05
-POWER_REACH = 1.96 + 0.84  # normal quantiles of a two-sided 5 % test and of 80 % power
+POWER = 0.8
 FEWEST_UNITS = 6  # with fewer, not even units that all agree reach p < 0.05 in a sign-flip test (2 / 2^U)
 FEWEST_SEEDS = 2  # with one, nothing is known of the chance in training
 
@@ -60,9 +61,18 @@ def _difference(bootstrap: Bootstrap, a: str, b: str, budget: Budget, metric: st
         "low": found.low,
         "high": found.high,
         "p": bootstrap.p_value(found) if testable else float("nan"),
-        "detectable": POWER_REACH * found.error if testable and found.error > 0 else float("nan"),
+        "detectable": _detectable(found) if testable and found.error > 0 else float("nan"),
         "per_seed": found.per_seed.tolist(),
     }
+
+
+def _detectable(found: Estimate) -> float:
+    """The smallest true difference that a two-sided 5 % test shows with 80 % power: some 2.8 standard errors.
+
+    The quantiles are Student's with the estimate's degrees of freedom (1.96 + 0.84 where these are many), so that this
+    number and the interval speak of the same design.
+    """
+    return float(stats.t.ppf(1 - ALPHA / 2, found.degrees) + stats.t.ppf(POWER, found.degrees)) * found.error
 
 
 def judge(entry: dict[str, Any], margin: float, units: int) -> tuple[Verdict, str]:

@@ -65,10 +65,10 @@ class Words:
             low, high = sorted((abs(entry["low"]), abs(entry["high"])))
             by = self.amount(abs(entry["difference"]))
             return f"{where}, {a} {verb} {b} by {by} ({self._interval(low, high)})"
-        measured = f"{a} minus {b} is {self.amount(entry['difference'])}, {self._interval(entry['low'], entry['high'])}"
+        measured = f"difference {self.amount(entry['difference'])}, {self._interval(entry['low'], entry['high'])}"
         if kind == "no meaningful difference":
             return f"{where}, {a} and {b} differ by less than {self.amount(self.margin)} ({measured})"
-        return f"{where}, it is open which of {a} and {b} is better ({measured}; {entry['reason']})"
+        return f"{where}, it is open whether {a} is better than {b} ({measured}; {entry['reason']})"
 
     def _interval(self, low: float, high: float) -> str:
         return f"95 % interval {number(low, self.metric)} to {number(high, self.metric)}"
