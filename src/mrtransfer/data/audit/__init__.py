@@ -35,7 +35,7 @@ def audit(manifest: Manifest, *, cache: Path | None = None) -> AuditReport:
     if kept is not None and kept.is_file():
         return read_report(kept, manifest.root)
     prints = fingerprints(manifest)
-    found = find_duplicates(prints)
+    found = find_duplicates(prints, pd.factorize(manifest.table["subject"])[0])
     report = AuditReport(_figures(manifest, prints, found), found.groups, worst_pairs(manifest, found), manifest.root)
     if kept is not None:
         write_report(kept, report)

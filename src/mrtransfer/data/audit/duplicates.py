@@ -48,17 +48,24 @@ class Duplicates:
         return np.array([names.get(int(one), "") for one in number], dtype=object)
 
 
-def find_duplicates(prints: Fingerprints) -> Duplicates:
-    """Find all copies among the readable samples; unreadable ones are copies of nothing."""
+def find_duplicates(prints: Fingerprints, subjects: np.ndarray) -> Duplicates:
+    """Find all copies among the readable samples; unreadable ones are copies of nothing.
+
+    ``subjects`` (n,) int, -1 where unknown. Two pictures of one subject that look the same, yet differ in pixels, are
+    taken for neighbouring slices: a split keeps them together anyhow.
+    """
     nothing = np.arange(len(prints.pixels))
     same_bytes = np.where(prints.readable, prints.bytes, [f"row {i}" for i in nothing])
     by_bytes = pd.factorize(same_bytes)[0]
     by_pixels = joined(by_bytes, [_star(pd.factorize(prints.pixels)[0])])
     stand_ins = np.flatnonzero(~pd.Series(by_pixels).duplicated().to_numpy() & prints.readable)
+    side = prints.form[["width", "height"]].min(axis=1).to_numpy()[stand_ins]
     near, mirrored = (
         Alike(stand_ins[pairs.first], stand_ins[pairs.second], pairs.score)
-        for pairs in same_image(prints.thumbnails[stand_ins])
+        for pairs in same_image(prints.thumbnails[stand_ins], side)
     )
+    within = (subjects[near.first] >= 0) & (subjects[near.first] == subjects[near.second])
+    near = Alike(*(field[~within] for field in near))
     return Duplicates(by_bytes, by_pixels, joined(by_pixels, [(near.first, near.second)]), near, mirrored)
 
 

@@ -20,7 +20,7 @@ from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.readers import read_image, suffix
 from mrtransfer.data.readers.location import Location, is_phantom
 
-THUMBNAIL = 64
+THUMBNAIL = 96
 _DIGITS = 32
 
 
@@ -33,7 +33,7 @@ class Fingerprints:
     pixels: np.ndarray
     """(n,) str: the same where decoded values and size are the same; colour with equal channels counts as grey."""
     thumbnails: np.ndarray
-    """(n, 64, 64) float32: mean over colours, stretched to a square; 0 where the file cannot be read."""
+    """(n, 96, 96) float32: mean over colours, stretched to a square; 0 where the file cannot be read."""
     form: pd.DataFrame
     """What is known without looking at the anatomy: width, height, aspect, file size, file type, dark borders."""
     unreadable: dict[int, str]

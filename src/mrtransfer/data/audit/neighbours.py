@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from mrtransfer.data.audit.leakage import Sides
+from mrtransfer.data.audit.similarity import reduced
 
 _BLOCK = 1024
 
@@ -20,7 +21,7 @@ def nearest_neighbour(
     of copies; high where slices of one patient are filed as if they were independent. A value is None where nothing is
     there to score. ``usable`` (n,) excludes unreadable samples.
     """
-    pixels = thumbnails.reshape(len(thumbnails), 32, 2, 32, 2).mean(axis=(2, 4)).reshape(len(thumbnails), -1)
+    pixels = reduced(thumbnails, 32).reshape(len(thumbnails), -1)
     known = usable & (labels >= 0)
     scores: dict[str, Any] = {"published": None, "leaked": None, "clean": None, "other_units": None}
     scores["majority_on_clean"] = None

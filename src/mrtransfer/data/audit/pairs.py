@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mrtransfer.data.audit.duplicates import Duplicates
+from mrtransfer.data.audit.leakage import sides_of
 from mrtransfer.data.audit.report import Pair
 from mrtransfer.data.manifest import Manifest
 
@@ -23,8 +24,8 @@ def worst_pairs(manifest: Manifest, found: Duplicates) -> list[Pair]:
 def _linked(manifest: Manifest, found: Duplicates) -> Iterator[tuple[str, tuple[int, int], float]]:
     """One pair of rows for every link between two different files, pixel arrays or pictures."""
     table = manifest.table
-    side = np.where(table["split"] == "test", 2, np.where(table["split"].isna(), 0, 1))
-    keys = pd.DataFrame({"label": manifest.labels, "side": side})
+    sides = sides_of(manifest)
+    keys = pd.DataFrame({"label": manifest.labels, "side": np.select([sides.train, sides.test], [1, 2], default=0)})
     members = {
         kind: {key: list(same) for key, same in pd.Series(range(len(table))).groupby(getattr(found, kind))}
         for kind in ("byte_identical", "pixel_identical", "near_identical")
