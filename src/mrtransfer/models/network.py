@@ -32,7 +32,7 @@ class Backbone(nn.Module):
         self.size: int = int((config.get("input_size") or (3, 224, 224))[-1])
         self.normalise = _normalise_of(config)
         self.classifier = _names(config.get("classifier")) or ("classifier", "fc", "head.fc")
-        self.first_conv = _names(config.get("first_conv")) or _first_conv(body)
+        self.first_conv = _names(config.get("first_conv")) or first_convolution(body)
         stages = find_stages(body)
         self.removed: tuple[Stage, ...] = ()
         if until is not None:
@@ -173,7 +173,8 @@ def _names(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _first_conv(body: nn.Module) -> tuple[str, ...]:
+def first_convolution(body: nn.Module) -> tuple[str, ...]:
+    """The path of the first convolution, in a tuple; empty where there is none."""
     return next(((name,) for name, module in body.named_modules() if isinstance(module, nn.Conv2d | nn.Conv3d)), ())
 
 

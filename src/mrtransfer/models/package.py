@@ -1,0 +1,103 @@
+"""The model folder: weights as safetensors, everything else as readable JSON; opened without unpickling anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mrtransfer.augment.prepare import resolve_normalise
+from mrtransfer.common.errors import UserError
+from mrtransfer.common.files import read_json, write_json
+from mrtransfer.models.network import Backbone, build_network, network_state
+from mrtransfer.models.state_files import read_tensors, state_digest, write_state
+
+FORMAT = 1
+REQUIRED = ("task", "size", "fit", "input", "classes", "provenance")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network and its head in evaluation mode; ``spec`` is the content of ``model.json``."""
+
+    network: Backbone
+    head: nn.Sequential
+    spec: dict[str, Any]
+
+
+def save_model(folder: str | Path, network: Backbone, head: nn.Sequential, spec: Mapping[str, Any]) -> Path:
+    """Write ``model.safetensors`` and ``model.json`` to ``folder``.
+
+    ``spec`` needs ``task``, ``size`` (pixels), ``fit``, ``input`` ({normalise, channels}), ``classes`` (in the order of
+    the logits) and ``provenance`` (what it was trained on: ``row_digests``, ``subjects``, ``datasets``, …); ``metrics``
+    and anything else that JSON can write is kept too. The folder can be given as ``weights`` to other networks.
+    """
+    missing = [key for key in REQUIRED if key not in spec]
+    if missing:
+        raise ValueError(f"spec lacks {', '.join(missing)}")
+    resolve_normalise(spec["input"]["normalise"])
+    folder = Path(folder)
+    state = {f"network.{name}": value for name, value in network_state(network).items()}
+    state |= {f"head.{name}": value for name, value in head.state_dict().items()}
+    description = {
+        **spec,
+        "format": FORMAT,
+        "mrtransfer": version("mrtransfer"),
+        "network": {"name": network.name, "in_channels": network.in_channels, "until": network.until},
+        "head": describe_head(head),
+        "digest": state_digest(state),
+    }
+    metadata = {"provenance": dict(spec["provenance"]), "architecture": network.name}
+    # The description comes last and names the weights, so two halves of different models are never taken for one.
+    write_state(folder / "model.safetensors", state, metadata)
+    write_json(folder / "model.json", description)
+    return folder
+
+
+def load_model(folder: str | Path) -> LoadedModel:
+    """The model that :func:`save_model` wrote; :class:`UserError` where a file is missing, damaged or of another."""
+    folder = Path(folder)
+    for name in ("model.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: no {name}, so it is no model folder")
+    spec = read_json(folder / "model.json")
+    if not isinstance(spec, dict) or spec.get("format") != FORMAT:
+        raise UserError(
+            f"{folder / 'model.json'}: not a model description of format {FORMAT}; was it made by another version?"
+        )
+    state, _ = read_tensors(folder / "model.safetensors")
+    if state_digest(state) != spec.get("digest"):
+        raise UserError(f"{folder}: model.safetensors is not the file that model.json describes; copy the folder again")
+    network, head = build_network(**spec["network"]), build_described_head(spec["head"])
+    for module, prefix in ((network.body, "network."), (head, "head.")):
+        part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        module.load_state_dict(part)
+    return LoadedModel(network.eval(), head.eval(), spec)
+
+
+def describe_head(head: nn.Sequential) -> list[dict[str, Any]]:
+    """A head's layers as JSON. Heads are rows of linear, ReLU and dropout layers."""
+    layers: list[dict[str, Any]] = []
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            layers.append({"linear": [layer.in_features, layer.out_features], "bias": layer.bias is not None})
+        elif isinstance(layer, nn.ReLU):
+            layers.append({"relu": True})
+        elif isinstance(layer, nn.Dropout):
+            layers.append({"dropout": layer.p})
+        else:
+            raise TypeError(f"a head of linear, ReLU and dropout layers can be saved, not {type(layer).__name__}")
+    return layers
+
+
+def build_described_head(layers: list[dict[str, Any]]) -> nn.Sequential:
+    """The head that :func:`describe_head` described, with values yet to be loaded."""
+    built: list[nn.Module] = []
+    for layer in layers:
+        if "linear" in layer:
+            built.append(nn.Linear(*layer["linear"], bias=layer["bias"]))
+        else:
+            built.append(nn.Dropout(layer["dropout"]) if "dropout" in layer else nn.ReLU())
+    return nn.Sequential(*built)

@@ -1,0 +1,183 @@
+"""Where a network's initial values come from: a recipe's ``weights``, and giving them to the network."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError, model_validator
+from torch import Tensor
+
+from mrtransfer.common.errors import UserError, nearest, unknown_name
+from mrtransfer.common.files import file_digest
+from mrtransfer.common.strict import Strict, first_error
+from mrtransfer.models.adapt import Channels
+from mrtransfer.models.hub import imagenet_state
+from mrtransfer.models.load import load_into, plan_load
+from mrtransfer.models.load_report import LoadReport, Row, shape_of
+from mrtransfer.models.mean_var import draw_like
+from mrtransfer.models.network import Backbone, network_state
+from mrtransfer.models.state_files import State, read_state, state_digest
+
+Kind = Literal["random", "imagenet", "source", "mean_var", "file"]
+KINDS: tuple[Kind, ...] = ("random", "imagenet", "source", "mean_var", "file")
+
+SourceState = tuple[State, Mapping[str, Any]]
+"""Tensors, and what they were trained on."""
+
+
+class WeightsSpec(Strict):
+    """A recipe's ``weights``; see :func:`parse_weights` for how it is written.
+
+    ``file`` belongs to the kinds ``file`` and ``mean_var`` (whose statistics are otherwise those of the ImageNet
+    weights). ``until``, ``channels``, ``partial``: as in :func:`~mrtransfer.models.load.load_into`.
+    """
+
+    kind: Kind = "file"
+    file: str | None = None
+    until: str | None = None
+    channels: Channels | None = None
+    partial: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> "WeightsSpec":
+        if self.kind == "file" and self.file is None:
+            raise ValueError("file: missing; name a .safetensors or .pt file, or a model folder")
+        if self.file is not None and self.kind not in ("file", "mean_var"):
+            raise ValueError(f"file: {self.kind} weights take no file; leave out kind or file")
+        if self.kind == "random" and (self.until or self.channels or self.partial):
+            raise ValueError("random weights are not loaded, so until, channels and partial mean nothing")
+        return self
+
+    def file_digest(self) -> str | None:
+        """The digest of the file's bytes, or None where no file is named; a missing file is a :class:`UserError`."""
+        if self.file is None:
+            return None
+        path = Path(self.file)
+        path = path / "model.safetensors" if path.is_dir() else path
+        if not path.is_file():
+            raise UserError(f"weights {self.file}: the file does not exist; give a .safetensors or .pt file")
+        return file_digest(path)
+
+    @property
+    def draws(self) -> bool:
+        """Whether any value is certainly drawn at random, whatever the file: a seed then makes a difference."""
+        return self.kind in ("random", "mean_var") or self.until is not None or self.partial
+
+    def is_random(self, network: Any = None) -> bool:
+        """Whether the backbone's initial weights depend on the seed.
+
+        ``network``: anything with ``until``; a network that is cut at the very stage up to which weights are loaded
+        has nothing left to draw.
+        """
+        cut_alike = self.until is not None and getattr(network, "until", None) == self.until
+        loads = self.kind not in ("random", "mean_var") and not self.partial
+        return self.draws and not (loads and cut_alike)
+
+
+def parse_weights(value: "str | Mapping[str, Any] | WeightsSpec") -> WeightsSpec:
+    """``random``, ``imagenet``, ``source``, ``mean_var``, a path, or a mapping.
+
+    A mapping names a ``file`` (or a ``kind``) and may say ``until``, ``channels`` and ``partial``. A word that is
+    neither a kind nor a path is refused with the nearest kind.
+    """
+    if isinstance(value, WeightsSpec):
+        return value
+    if isinstance(value, str):
+        if value in KINDS and value != "file":
+            return WeightsSpec(kind=value)
+        path = Path(value).expanduser()
+        if not path.exists() and not path.suffix and "/" not in value:
+            if nearest(value, KINDS):
+                raise unknown_name("weights", value, [kind for kind in KINDS if kind != "file"])
+            raise UserError(f"weights: {value!r} is neither one of {', '.join(KINDS[:4])} nor a file that exists")
+        return WeightsSpec(kind="file", file=str(path))
+    try:
+        return WeightsSpec(**value)
+    except ValidationError as error:
+        raise first_error(error, "weights") from error
+
+
+def apply_weights(
+    network: Backbone,
+    spec: "str | Mapping[str, Any] | WeightsSpec",
+    *,
+    seed: int = 0,
+    resolve_source: Callable[[], SourceState] | None = None,
+) -> LoadReport:
+    """Give ``network`` its initial weights and report on every tensor.
+
+    ``seed`` is used by ``mean_var``; what stays fresh keeps the values that the network was built with.
+    ``resolve_source`` is called for the kind ``source`` and returns the state dict (published names) with its
+    provenance. The report's ``provenance`` says what the weights were trained on, its ``digest`` names the values that
+    the network now has.
+    """
+    spec = parse_weights(spec)
+    if spec.kind == "random":
+        own = network_state(network)
+        rows = [Row(name, "fresh", shape_of(value), "random") for name, value in own.items()]
+        provenance: dict[str, Any] = {"kind": "random", "trained_on": {}}
+        return LoadReport("random", rows, provenance=provenance, digest=state_digest(own))
+    state, provenance = _state_of(spec, network, resolve_source)
+    source = f"weights {provenance['from']}"
+    if spec.kind == "mean_var":
+        report = _mean_var(network, state, spec, source, seed)
+    else:
+        report = load_into(
+            network, state, until=spec.until, channels=spec.channels, partial=spec.partial, source=source
+        )
+    report.provenance = provenance
+    if provenance.get("note"):
+        report.notes.append(f"the file says: {provenance['note']}")
+    return report
+
+
+def _state_of(
+    spec: WeightsSpec, network: Backbone, resolve_source: Callable[[], SourceState] | None
+) -> tuple[State, dict[str, Any]]:
+    """The tensors that ``spec`` names, and their provenance with the keys ``kind``, ``from`` and ``trained_on``."""
+    if spec.kind == "source":
+        if resolve_source is None:
+            raise UserError("weights source: there is no source dataset; add source: {dataset: ...} to the recipe")
+        state, trained_on = resolve_source()
+        return state, {"kind": spec.kind, "from": "source", "trained_on": dict(trained_on)}
+    if spec.file is not None:
+        state, metadata = read_state(spec.file)
+        provenance = {"kind": spec.kind, "from": spec.file, "digest": spec.file_digest(), **_said_in(metadata)}
+        return state, provenance
+    state, origin = imagenet_state(network.name)
+    return state, {"kind": spec.kind, "from": "imagenet", "trained_on": {"datasets": ["ImageNet"]}, **origin}
+
+
+def _said_in(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a file's metadata says about its training: JSON under ``provenance``, and words under ``note``."""
+    said: dict[str, Any] = {"trained_on": {}}
+    if "provenance" in metadata:
+        try:
+            said["trained_on"] = json.loads(metadata["provenance"])
+        except json.JSONDecodeError:
+            said["trained_on"] = {"note": metadata["provenance"]}
+    said.update({key: metadata[key] for key in ("note", "architecture") if key in metadata})
+    return said
+
+
+def _mean_var(network: Backbone, state: Mapping[str, Tensor], spec: WeightsSpec, source: str, seed: int) -> LoadReport:
+    """Fresh values with each tensor's mean and variance in the file; running statistics stay as they were built."""
+    channels = spec.channels or "mean"  # only decides whether the tensor counts as the network's; values are redrawn
+    fitted, report = plan_load(network, state, until=spec.until, channels=channels, partial=spec.partial, source=source)
+    own = network_state(network)
+    parameters = {name for name, _ in network.body.named_parameters()}
+    drawn: dict[str, str] = {}
+    with torch.no_grad():
+        for name in fitted.keys() & parameters:
+            values, drawn[name] = draw_like(fitted[name], own[name], seed=seed, name=name)
+            own[name].copy_(values)
+    report.rows = [
+        Row(row.name, "adapted", row.shape, drawn[row.name])
+        if row.name in drawn
+        else Row(row.name, "fresh" if row.name in own else "skipped", row.shape, row.detail or "as built")
+        for row in report.rows
+    ]
+    report.digest = state_digest(own)
+    return report
