@@ -21,7 +21,7 @@ TASKS = ("types", "detection")
 DETECTION_CLASSES = ("no_tumour", "tumour")
 _TUMOURS = tuple(kind for kind in CLASSES if kind != "no_tumour")
 _BRAIN_HEIGHTS = (-42.0, 68.0)  # mm, the slices of a whole scan
-_SHOWN = 0.5  # slices of task 'types' lie within this part of the tumour's height
+_SHOWN = 0.4  # slices of task 'types' lie within this part of the tumour's height
 
 
 @DATASETS.register("phantom")
@@ -47,7 +47,7 @@ def phantom(
     ``contrast`` is t1, t1ce, t2, flair or pd; a list makes one channel of each. ``scanner`` is a, b or c; a list is
     dealt out over the subjects. Subjects are numbered from ``first_subject``: cohorts of one ``seed`` whose numbers do
     not overlap are different people, and the same number is the same head in every contrast and on every scanner.
-    ``size`` is in pixels, over 220 mm.
+    ``size`` is in pixels, over 236 mm.
     """
     if path is not None:
         raise UserError(f"phantom: path is {str(path)!r}, but the phantom reads no files; leave path out")
@@ -56,7 +56,10 @@ def phantom(
         raise UserError(f"phantom: {unknown_name('task', task, TASKS)}")
     possible = CLASSES if task == "types" else _TUMOURS
     wanted = _names("lesion", lesions or (CLASSES if task == "types" else ("glioma",)), possible)
-    for name, value, least in (("subjects", subjects, 1), ("slices", slices, 1), ("first_subject", first_subject, 0)):
+    if task == "types" and len(wanted) < 2:
+        raise UserError(f"phantom: lesions names only {wanted[0]}; classifying types needs two or more")
+    limits = {"subjects": (subjects, 1), "slices": (slices, 1), "first_subject": (first_subject, 0), "seed": (seed, 0)}
+    for name, (value, least) in limits.items():
         if value < least:
             raise UserError(f"phantom: {name} is {value}; it must be {least} or more")
     rows: list[dict[str, Any]] = []

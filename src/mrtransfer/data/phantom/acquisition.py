@@ -103,7 +103,7 @@ def export(image: NDArray[np.floating], scanner: Scanner, generator: np.random.G
     last = image.size - 1
     low, high = (int(last * q / 100) for q in scanner.window)
     ordered = np.partition(image.ravel(), (low, high))
-    black, white = ordered[low], ordered[high] * generator.uniform(1.0, 1.35)
+    black, white = ordered[low], ordered[high] * generator.uniform(0.95, 1.45)
     grey = np.clip((image - black) / max(white - black, 1e-6), 0, 1)
     if scanner.gamma != 1:
         grey **= np.float32(scanner.gamma)

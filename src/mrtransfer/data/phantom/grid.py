@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-FIELD_OF_VIEW = 220.0
+FIELD_OF_VIEW = 236.0
 Floats = NDArray[np.float32]
 
 # Variance of a cubic B-spline series with independent unit coefficients is 151/315 per dimension (mean over a cell).
@@ -69,7 +69,7 @@ class RandomField:
         cls,
         generator: np.random.Generator,
         knot: float,
-        extent: float = 124.0,
+        extent: float = 128.0,
         centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> "RandomField":
         """A new field over the cube of ±``extent`` mm, by default the whole head."""

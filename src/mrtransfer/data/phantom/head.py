@@ -71,15 +71,15 @@ class Head:
 def head(seed: int, subject: int) -> Head:
     """The head of ``subject``, a pure function of the two numbers."""
     draw = generator(seed, Stream.HEAD, subject)
-    size, age = draw.normal(1.0, 0.035), draw.uniform(0, 1)
+    size, age = np.clip(draw.normal(1.0, 0.045), 0.9, 1.09), draw.uniform(0, 1)
     return Head(
         seed,
         subject,
         axes=(67 * size * draw.normal(1, 0.02), 85 * size * draw.normal(1, 0.02), 66 * size),
         taper=draw.uniform(0.04, 0.16),
-        rotation=np.deg2rad(draw.normal(0, 3.5)),
+        rotation=np.deg2rad(draw.normal(0, 6.0)),
         tilt=np.deg2rad(draw.normal(0, 3.0)),
-        shift=(draw.normal(0, 2.5), draw.normal(-1, 3.0)),
+        shift=(draw.normal(0, 4.0), draw.normal(-1, 4.0)),
         atrophy=1.2 + 2.2 * age + draw.uniform(0, 0.6),
         sulcus=0.35 + 0.75 * age,
         cortex=draw.uniform(2.6, 3.3),

@@ -26,6 +26,7 @@ REGIONS = MappingProxyType(
     }
 )
 _GRAIN = GRAIN.astype(np.float32)
+_LEAST_POINTS = 128  # across the field of view, so that the cortex is not aliased
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Scan:
                 raise UserError(f"phantom: {unknown_name(kind, name, known)}")
         if not 16 <= self.size <= 1024:
             raise UserError(f"phantom: size is {self.size}; it must be between 16 and 1024 pixels")
+        if not abs(self.z) <= 150:
+            raise UserError(f"phantom: z is {self.z}; it must be a finite height between -150 and 150 mm")
         if self.seed < 0 or self.subject < 0:
             raise UserError(f"phantom: seed {self.seed}, subject {self.subject}; both must be 0 or more")
 
@@ -92,7 +95,7 @@ def render_many(locations: Sequence[str]) -> NDArray[np.uint8]:
 def render_labels(location: str) -> Labels:
     """The tissue labels (H, W) at ``location``; see :class:`~mrtransfer.data.phantom.tissues.Tissue`."""
     scan = parse(location)
-    return anatomy_of(scan)[0].copy()
+    return label_grid(scan.seed, scan.subject, scan.lesion, scan.grid)[0][0]
 
 
 def render_mask(location: str) -> NDArray[np.bool_]:
@@ -103,9 +106,10 @@ def render_mask(location: str) -> NDArray[np.bool_]:
 
 def render_scan(scan: Scan) -> NDArray[np.uint8]:
     """:func:`render` for a slice that is already taken apart."""
-    labels, grain = anatomy_of(scan)
+    labels, grain = _anatomy(scan)
     signal = _signal_table(scan.seed, scan.subject, scan.contrast, scan.scanner)[labels]
     signal *= 1 + _GRAIN[labels] * grain
+    signal = _blocks(signal, scan.size).mean(axis=(1, 3))
     scanner = SCANNERS[scan.scanner]
     # Noise differs between slices, contrasts and scanners; heights are told apart to a hundredth of a millimetre.
     height, contrast = round((scan.z + 1000) * 100), CONTRASTS.index(scan.contrast)
@@ -116,12 +120,23 @@ def render_scan(scan: Scan) -> NDArray[np.uint8]:
 
 def mask_of(scan: Scan, region: str = "whole") -> NDArray[np.bool_]:
     """:func:`render_mask` for a slice that is already taken apart."""
-    return REGIONS[region][anatomy_of(scan)[0]]
+    inside = REGIONS[region][_anatomy(scan)[0]]
+    return _blocks(inside, scan.size).mean(axis=(1, 3)) >= 0.5
 
 
-def anatomy_of(scan: Scan) -> tuple[Labels, Floats]:
-    """Tissue labels (H, W) and the grain (H, W) of unit variance that modulates the proton density within a tissue."""
-    return _slice(scan.seed, scan.subject, scan.lesion, scan.z, scan.size)
+def _anatomy(scan: Scan) -> tuple[Labels, Floats]:
+    """Labels and grain as in :func:`label_grid`, of one slice, at no less than the anatomy's own resolution.
+
+    Pixels of small images hold several points of the anatomy and show their mean: the partial volume effect.
+    """
+    points = scan.size * max(1, -(-_LEAST_POINTS // scan.size))
+    return _slice(scan.seed, scan.subject, scan.lesion, scan.z, points)
+
+
+def _blocks(points: NDArray, size: int) -> NDArray:
+    """(size, k, size, k) view of a square array: the points of each pixel."""
+    k = len(points) // size
+    return points.reshape(size, k, size, k)
 
 
 @lru_cache(maxsize=64)
@@ -132,7 +147,9 @@ def _slice(seed: int, subject: int, kind: str, z: float, size: int) -> tuple[Lab
 
 
 def label_grid(seed: int, subject: int, kind: str, grid: Grid) -> tuple[Labels, Floats]:
-    """Tissue labels and grain of a subject on any grid, slice or volume, each ``grid.shape``."""
+    """A subject on any grid, slice or volume: tissue labels, and the grain of unit variance by which the proton density
+    differs within a tissue, each ``grid.shape``.
+    """
     body = head(seed, subject)
     at = place(body, grid)
     tumour = lesion(seed, subject, kind)

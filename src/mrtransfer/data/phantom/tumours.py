@@ -68,7 +68,7 @@ def lesion(seed: int, subject: int, kind: str) -> Lesion | None:
 
 
 def _glioma(head: Head, draw: np.random.Generator) -> Lesion:
-    radius = float(np.clip(draw.normal(14.5, 4.5), 7, 25))
+    radius = float(np.clip(draw.normal(18.0, 4.0), 11, 27))
     side = draw.choice([-1.0, 1.0])
     low = draw.random() < 0.28  # height: near the base (temporal lobe), or anywhere above
     z = draw.uniform(-30, -16) if low else draw.uniform(-8, 38)
@@ -76,7 +76,7 @@ def _glioma(head: Head, draw: np.random.Generator) -> Lesion:
     y = draw.uniform(-8, 26) if low else draw.uniform(-52, 52)
     reach = np.sqrt((x / head.axes[0]) ** 2 + (y / head.axes[1]) ** 2 + (max(z - 8, 0) / head.axes[2]) ** 2)
     pull = min(1.0, (1 - 0.75 * radius / head.axes[0]) / reach)
-    high_grade = draw.random() < 0.72
+    high_grade = draw.random() < 0.75
     half = radius * np.clip(draw.normal(1, 0.16, 3), 0.65, 1.4)
     return Lesion(
         "glioma",
@@ -92,7 +92,7 @@ def _glioma(head: Head, draw: np.random.Generator) -> Lesion:
 
 
 def _meningioma(head: Head, draw: np.random.Generator) -> Lesion:
-    radius = float(np.clip(draw.normal(13.5, 4.5), 6, 25))
+    radius = float(np.clip(draw.normal(17.0, 4.0), 10, 26))
     half = radius * np.clip(draw.normal(1, 0.1, 3), 0.8, 1.25)
     site = draw.choice(["convexity", "falx", "base"], p=[0.5, 0.2, 0.3])
     if site == "convexity":
@@ -120,7 +120,7 @@ def _meningioma(head: Head, draw: np.random.Generator) -> Lesion:
 
 
 def _pituitary(head: Head, draw: np.random.Generator) -> Lesion:
-    radius = float(np.clip(draw.normal(10.5, 3.0), 5.5, 18))
+    radius = float(np.clip(draw.normal(12.5, 2.5), 8, 19))
     x, y, z = SELLA
     return Lesion(
         "pituitary",
@@ -178,7 +178,7 @@ def _paint_glioma(lesion: Lesion, labels: Labels, at: Place, rough: Floats, inne
 def _paint_meningioma(lesion: Lesion, labels: Labels, at: Place, rough: Floats, inner: Floats, size: Any) -> None:
     outside = (rough - 1) * size
     room = at.depth > 0
-    labels[room & (outside < 1.5) & _IS_BRAIN[labels]] = Tissue.CSF
+    labels[room & (outside < 2.2) & _IS_BRAIN[labels]] = Tissue.CSF
     labels[room & (rough < 1)] = Tissue.MENINGIOMA
     labels[(np.abs(at.depth) < 1.6) & (outside < 0.7 * size)] = Tissue.MENINGIOMA  # the dural tail
     if lesion.calcified:
@@ -195,14 +195,14 @@ def _paint_pituitary(lesion: Lesion, labels: Labels, at: Place, rough: Floats, i
 def incidental(seed: int, subject: int, head: Head, labels: Labels, at: Place) -> None:
     """Paint harmless findings that have nothing to do with the class: gliotic spots, now and then a small cyst."""
     draw = generator(seed, Stream.INCIDENTAL, subject)
-    for _ in range(int(draw.integers(0, 7))):
+    for _ in range(int(draw.integers(0, 5))):
         centre = (draw.choice([-1, 1]) * draw.uniform(15, 42), draw.uniform(-55, 50), draw.uniform(-6, 42))
-        radius = draw.uniform(1.5, 4.5)
+        radius = draw.uniform(1.5, 3.5)
         half = radius * draw.uniform(0.7, 1.6, 3)
         if at.z.min() - 8 < centre[2] < at.z.max() + 8:
             spot = ellipsoid(at.x, at.y, at.z, centre, tuple(half.tolist())) < 1
             labels[spot & (labels == Tissue.WHITE)] = Tissue.GLIOSIS
-    if draw.random() < 0.2:
+    if draw.random() < 0.1:
         point = head.surface_point(draw.uniform(0, 2 * np.pi), np.deg2rad(draw.uniform(-5, 45)))
         half = draw.uniform(5, 11) * draw.uniform(0.8, 1.2, 3)
         cyst = ellipsoid(at.x, at.y, at.z, tuple((0.95 * point).tolist()), tuple(half.tolist())) < 1
