@@ -69,6 +69,19 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def registries():
+    """What a snippet registers is forgotten again."""
+    from mrtransfer.data.datasets import DATASETS
+    from mrtransfer.transfer.methods import METHODS
+
+    before = {registry: registry.names() for registry in (DATASETS, METHODS)}
+    yield
+    for registry, names in before.items():
+        for name in set(registry.names()) - set(names):
+            del registry._loaded[name]
+
+
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_every_command_and_option_in_the_pages_exists(arguments):
     group = typer.main.get_command(app)
@@ -109,12 +122,7 @@ def test_recipes_in_the_pages_are_valid(block):
 
 
 @pytest.mark.parametrize("block", [b for b in blocks("python") if not b.marks], ids=lambda block: block.page)
-def test_python_in_the_pages_runs(block, workplace, monkeypatch):
-    from mrtransfer.data.datasets import DATASETS
-    from mrtransfer.transfer.methods import METHODS
-
-    for registry in (DATASETS, METHODS):  # what a snippet registers is forgotten again
-        monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
+def test_python_in_the_pages_runs(block, workplace, registries):
     exec(compile(block.text, block.page, "exec"), {"__name__": "snippet"})
 
 
