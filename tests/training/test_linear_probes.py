@@ -69,7 +69,7 @@ def test_two_classes_are_the_binary_model_with_half_the_penalty_on_the_differenc
     np.testing.assert_allclose(probe.probabilities(data[0]), reference(data[0], labels, 0.05)(data[0]), atol=2e-6)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10**6))
 def test_a_result_does_not_depend_on_what_is_fitted_beside_it(seed):
     rng = np.random.default_rng(seed)
@@ -82,8 +82,8 @@ def test_a_result_does_not_depend_on_what_is_fitted_beside_it(seed):
     for problem, probe in zip(problems, together, strict=True):
         (alone,) = fit_linear_probes(data, labels, [problem], [0.01, 0.1, 1], CLASSES)
         assert alone.l2 == probe.l2
-        np.testing.assert_allclose(alone.weight, probe.weight, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(alone.bias, probe.bias, rtol=1e-5, atol=1e-6)
+        assert np.array_equal(alone.weight, probe.weight)
+        assert np.array_equal(alone.bias, probe.bias)
 
 
 def test_problems_with_the_same_training_rows_share_a_solution_but_choose_for_themselves():

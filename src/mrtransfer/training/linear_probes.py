@@ -59,7 +59,8 @@ def fit_linear_probes(
     Without validation rows the middle regularisation is kept, of an even number the larger of the middle two; of equal
     losses the larger regularisation. Problems with the same training rows are solved once. Where there are fewer
     training rows than features the work is done in their span, so small budgets are nearly free. A problem's result
-    does not depend on which others are given. ``advance`` is called with the number of problems that became done.
+    does not depend on which others are given (on a CPU to the byte, elsewhere to rounding). ``advance`` is called with the
+    number of problems that became done.
     """
     check_problems(problems, labels, features.shape[1])
     strengths = sorted(float(value) for value in l2)
@@ -69,7 +70,10 @@ def fit_linear_probes(
     fitted: dict[int, FittedLinear] = {}
     by_size = grouped((len(key) // 8, key) for key in same)
     for size, keys in by_size.items():
-        for chunk in chunks(keys, _ELEMENTS // (size * features.shape[0] * features.shape[2])):
+        # On a CPU the rounding of a product depends on where its operands lie: one at a time, a problem's bytes are its
+        # own. On a GPU many are needed to keep it busy.
+        together = 1 if device == "cpu" else _ELEMENTS // (size * features.shape[0] * features.shape[2])
+        for chunk in chunks(keys, together):
             rows = np.stack([np.frombuffer(key, dtype=np.int64) for key in chunk])
             weights, biases, converged = _solve_chunk(
                 features, labels, rows, strengths, classes, class_weights, device, dtype, tolerance
@@ -104,8 +108,8 @@ def _solve_chunk(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For ``rows`` (P, n): weights (P, L, C, D) and biases (P, L, C) on raw features, and who converged (P, L)."""
     views = len(features)
-    data = torch.from_numpy(np.concatenate([features[view][rows] for view in range(views)], axis=1))
-    standard, mean, deviation = standardised(data.to(device=device, dtype=dtype))
+    data = torch.tensor(np.concatenate([features[view][rows] for view in range(views)], axis=1), dtype=dtype)
+    standard, mean, deviation = standardised(data.to(device))
     weights = np.stack([row_weights(np.tile(labels[row], views), class_weights, classes) for row in rows])
     row_weight = torch.from_numpy(weights).to(device=device, dtype=dtype)
     target = torch.from_numpy(np.tile(labels[rows], (1, views)).astype(np.int64)).to(device)

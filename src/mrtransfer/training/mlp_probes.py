@@ -67,8 +67,9 @@ def fit_mlp_probes(
 
     ``features`` (V, N, D), V views of N rows: every epoch shows each training row once, in a view drawn at random;
     validation looks at the first. ``labels`` (N,). The initial weights, orders, views and dropout of a problem are
-    functions of its own seed and epoch, and its result does not depend on which others are given. ``advance`` is
-    called with the number of problems that became done. Raises :class:`UserError` where training diverges.
+    functions of its own seed and epoch, and its result depends on the others given with it by rounding only; for the
+    same bytes, give the same problems together. ``advance`` is called with the number of problems that became done.
+    Raises :class:`UserError` where training diverges.
     """
     check_problems(problems, labels, features.shape[1])
     data = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(device)
