@@ -75,7 +75,7 @@ def feature_matrix(
         network.check_size(height)
     with progress(f"Features of {network.name}", len(views) * count) as advance, _evaluating(network, device):
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        network.to(memory_format=layout)  # type: ignore[call-overload]
+        network.to(memory_format=layout)
         with atomic_path(file) as temporary, open(temporary, "wb") as out:
             # Written piece by piece: a full disk is then an error, where writing to a memory map would be a crash.
             np.lib.format.write_array_header_2_0(out, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -121,6 +121,6 @@ def _evaluating(network: nn.Module, device: str) -> Iterator[None]:
     try:
         yield
     finally:
-        network.to(home).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        network.to(home).to(memory_format=torch.contiguous_format)
         for module, mode in modes.items():
             module.training = mode

@@ -97,7 +97,8 @@ def build_described_head(layers: list[dict[str, Any]]) -> nn.Sequential:
     built: list[nn.Module] = []
     for layer in layers:
         if "linear" in layer:
-            built.append(nn.Linear(*layer["linear"], bias=layer["bias"]))
+            inputs, outputs = layer["linear"]
+            built.append(nn.Linear(inputs, outputs, bias=layer["bias"]))
         else:
             built.append(nn.Dropout(layer["dropout"]) if "dropout" in layer else nn.ReLU())
     return nn.Sequential(*built)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
 
 def _read_torch(path: Path) -> State:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # An open file, because by its name torch would take a file for what its suffix says.
+        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"weights {path}: a pickle of Python objects, which could run any code when opened, so it is refused; "
