@@ -59,8 +59,8 @@ def fit_linear_probes(
     Without validation rows the middle regularisation is kept, of an even number the larger of the middle two; of equal
     losses the larger regularisation. Problems with the same training rows are solved once. Where there are fewer
     training rows than features the work is done in their span, so small budgets are nearly free. A problem's result
-    does not depend on which others are given (on a CPU to the byte, elsewhere to rounding). ``advance`` is called with the
-    number of problems that became done.
+    does not depend on which others are given (on a CPU to the byte, elsewhere to rounding). ``advance`` is called
+    with the number of problems that became done.
     """
     check_problems(problems, labels, features.shape[1])
     strengths = sorted(float(value) for value in l2)

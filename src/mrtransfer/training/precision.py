@@ -130,7 +130,7 @@ def precision_for_training(
     device = choose_device(device)
     if requested != "auto":
         return choose_precision(lambda _: lambda: torch.zeros(0), requested, device)
-    pixels = torch.from_numpy(np.ascontiguousarray(images[: max(batch, 2)]))
+    pixels = torch.from_numpy(np.array(images[: max(batch, 2)]))
     inputs = to_input(pixels, channels=int(input["channels"]), normalise=input["normalise"])
     return choose_precision(training_steps(backbone, head, inputs, device), requested, device)
 
