@@ -178,3 +178,10 @@ def test_the_report_is_complete_for_machines():
         "detail": "",
     }
     assert len(report["digest"]) == 16
+
+
+def test_a_record_of_a_run_does_not_repeat_every_training_image():
+    report = load_into(build_network("cbr_tiny"), state_of("cbr_tiny"))
+    report.provenance = {"trained_on": {"row_digests": ["d"] * 500, "datasets": ["phantom"]}}
+    assert report.to_json()["provenance"] == {"trained_on": {"row_digests": "500 entries", "datasets": ["phantom"]}}
+    assert len(report.provenance["trained_on"]["row_digests"]) == 500

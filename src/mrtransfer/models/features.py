@@ -25,8 +25,13 @@ FORMAT = 1
 class Pixels(Protocol):
     """What is needed of a store: uint8 images (N, C, H, W), and the digest of their pixels."""
 
-    images: np.ndarray
-    content: str
+    @property
+    def images(self) -> np.ndarray:
+        """Pixels, usually memory-mapped."""
+
+    @property
+    def content(self) -> str:
+        """The same pixels have the same name."""
 
 
 def feature_matrix(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 Status = Literal["loaded", "adapted", "skipped", "fresh"]
+_LONGEST_LIST = 20
 STATUSES: tuple[Status, ...] = ("loaded", "adapted", "skipped", "fresh")
 
 
@@ -51,18 +52,24 @@ class LoadReport:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The same for machines."""
+        """The same for machines; long lists in the provenance (digests of every training image) only by their length."""
         return {
             "source": self.source,
             "counts": self.counts,
             "notes": self.notes,
-            "provenance": self.provenance,
+            "provenance": _brief(self.provenance),
             "digest": self.digest,
             "tensors": [
                 {"name": row.name, "status": row.status, "shape": list(row.shape), "detail": row.detail}
                 for row in self.rows
             ],
         }
+
+
+def _brief(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _brief(part) for key, part in value.items()}
+    return f"{len(value)} entries" if isinstance(value, list) and len(value) > _LONGEST_LIST else value
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ class LoadedModel:
     spec: dict[str, Any]
 
 
-def save_model(folder: str | Path, network: Backbone, head: nn.Sequential, spec: Mapping[str, Any]) -> Path:
+def save_model(folder: str | Path, network: Backbone, head: nn.Module, spec: Mapping[str, Any]) -> Path:
     """Write ``model.safetensors`` and ``model.json`` to ``folder``.
 
     ``spec`` needs ``task``, ``size`` (pixels), ``fit``, ``input`` ({normalise, channels}), ``classes`` (in the order of
@@ -77,9 +77,11 @@ def load_model(folder: str | Path) -> LoadedModel:
     return LoadedModel(network.eval(), head.eval(), spec)
 
 
-def describe_head(head: nn.Sequential) -> list[dict[str, Any]]:
-    """A head's layers as JSON. Heads are rows of linear, ReLU and dropout layers."""
+def describe_head(head: nn.Module) -> list[dict[str, Any]]:
+    """A head's layers as JSON. Heads are rows of linear, ReLU and dropout layers; others are a ``TypeError``."""
     layers: list[dict[str, Any]] = []
+    if not isinstance(head, nn.Sequential):
+        raise TypeError(f"a head must be an nn.Sequential to be saved, not {type(head).__name__}")
     for layer in head:
         if isinstance(layer, nn.Linear):
             layers.append({"linear": [layer.in_features, layer.out_features], "bias": layer.bias is not None})
