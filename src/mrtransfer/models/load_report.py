@@ -52,7 +52,7 @@ class LoadReport:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The same for machines; long lists in the provenance (digests of every training image) only by their length."""
+        """The same for machines; long lists of the provenance (digests of training images) only by their length."""
         return {
             "source": self.source,
             "counts": self.counts,
