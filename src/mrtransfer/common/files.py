@@ -17,8 +17,8 @@ from uuid import uuid4
 from mrtransfer.common.errors import UserError
 
 _PROBLEMS = {
-    errno.ENOSPC: "the disk is full; free some space or choose another folder, then run the same command again",
-    errno.EDQUOT: "your disk quota is used up; free some space or choose another folder, then run the same command again",
+    errno.ENOSPC: "the disk is full; free some space or choose another folder, then run it again",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another folder, then run it again",
     errno.EACCES: "no permission to write there; choose a folder you may write to",
     errno.EPERM: "no permission to write there; choose a folder you may write to",
     errno.EROFS: "the file system is read-only; choose a folder you may write to",

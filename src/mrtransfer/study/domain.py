@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.data.audit import audit
+from mrtransfer.data.audit import Pair, audit
 from mrtransfer.data.datasets import DATASETS
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.split import units
@@ -27,7 +27,8 @@ class Domain:
     """(N,) which samples must stay on the same side of any split: same subject, or copies of one image."""
     audit: dict[str, Any] | None
     """The audit's JSON; None for the phantom, which has no files."""
-    audit_pairs: list[Any]
+    audit_pairs: list[Pair]
+    """The worst pairs of copies that the audit found."""
 
     @property
     def content(self) -> str:
@@ -54,7 +55,9 @@ def read_manifest(spec: DatasetSpec) -> Manifest:
         manifest = manifest.take(labelled)
     if len(manifest.classes) < 2 or len(set(manifest.labels.tolist())) < 2:
         found = ", ".join(manifest.classes) or "none"
-        raise UserError(f"dataset {spec.dataset} at {spec.path}: classification needs two classes or more, found: {found}")
+        raise UserError(
+            f"dataset {spec.dataset} at {spec.path}: classification needs two classes or more, found: {found}"
+        )
     return manifest
 
 
@@ -62,7 +65,7 @@ def open_domain(spec: DatasetSpec, seen: InputSpec, folder: Path, by: tuple[str,
     """Read, audit and decode a domain once; what was computed before is found again in ``folder``."""
     manifest = read_manifest(spec)
     findings: dict[str, Any] | None = None
-    pairs: list[Any] = []
+    pairs: list[Pair] = []
     if not str(manifest.locations(0)[0]).startswith("phantom:"):
         report = audit(manifest, cache=folder / "audit")
         findings, pairs = report.to_json(), report.pairs

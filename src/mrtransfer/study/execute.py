@@ -1,7 +1,7 @@
 """Execution on this machine: what is there already is kept, frozen work is done once, heads are fitted together."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -12,6 +12,8 @@ from mrtransfer.study.workshop import Workshop
 from mrtransfer.training.linear_probes import FittedLinear, fit_linear_probes
 from mrtransfer.training.mlp_probes import FittedMlp, fit_mlp_probes
 from mrtransfer.training.problems import Problem, derived_seed
+from mrtransfer.transfer.methods.linear_probe import LinearProbe
+from mrtransfer.transfer.methods.mlp_probe import MlpProbe
 
 TOGETHER = 128
 """Probes fitted in one go: bounds the memory, and what a kill can cost."""
@@ -46,7 +48,7 @@ def _probe_all(runs: list[Run], workshop: Workshop, advance: Advance) -> None:
         started = time.perf_counter()
         first = same[0]
         initial = workshop.initial(first.spec, first.weights, first.source, first.seed)
-        features = workshop.features(first.spec, initial, first.arm)
+        features = workshop.features(first.spec, initial)
         passed = (time.perf_counter() - started) / len(same)
         for start in range(0, len(same), TOGETHER):
             group = same[start : start + TOGETHER]
@@ -75,17 +77,18 @@ def _by_backbone(runs: list[Run]) -> Iterator[list[Run]]:
         yield list(same)
 
 
-def fit_heads(runs: list[Run], features: np.ndarray, workshop: Workshop) -> list[FittedLinear] | list[FittedMlp]:
+def fit_heads(runs: list[Run], features: np.ndarray, workshop: Workshop) -> Sequence[FittedLinear | FittedMlp]:
     """The heads of ``runs`` (one arm) on the features (V, N, D) of their backbone."""
     method = runs[0].spec.method
     problems = [
         Problem(run.drawn.train, run.drawn.validation, derived_seed(run.seed, run.fold, "head")) for run in runs
     ]
     classes = len(workshop.target.manifest.classes)
-    if method.name == "linear_probe":
+    if isinstance(method, LinearProbe):
         return fit_linear_probes(
             features, workshop.target.labels, problems, method.l2, classes, class_weights=method.class_weights
         )
+    assert isinstance(method, MlpProbe), f"{method.name} is not fitted on features"
     return fit_mlp_probes(features, workshop.target.labels, problems, method, classes)
 
 
@@ -108,7 +111,6 @@ def _train(run: Run, workshop: Workshop) -> None:
         run.drawn.train,
         run.drawn.validation,
         seed=run.seed,
-        arm=run.arm,
         checkpoints=workshop.folder / "unfinished" / run.key,
     )
     save_run(
@@ -120,5 +122,3 @@ def _train(run: Run, workshop: Workshop) -> None:
         seconds=time.perf_counter() - started,
     )
     trained.discard_checkpoints()
-
-

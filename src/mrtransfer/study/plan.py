@@ -115,7 +115,8 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, arithmetic:
         for fold in folds:
             wanted = None
             if weights[name].kind == "source":
-                assert source is not None and recipe.source is not None
+                assert source is not None
+                assert recipe.source is not None
                 wanted = _source_run(recipe, recipe.source, arm.network, source, target, fold)
                 wanted = sources.setdefault(wanted.key, wanted)
             for (budget, seed), drawn in draws[fold.index].items():
@@ -127,7 +128,7 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, arithmetic:
                     "classes": list(target.manifest.classes),
                     "rows": [digest(rows.tolist()) for rows in (drawn.train, drawn.validation, fold.test)],
                     "arm": arm.model_dump(mode="json", exclude={"weights", "method"}),
-                    "method": arm.method.to_json(),
+                    "method": arm.method.model_dump(mode="json"),
                     "weights": weights[name].model_dump(mode="json", exclude={"file"}),
                     "weights_file": files[name],
                     "source": wanted.key if wanted else None,
@@ -175,7 +176,7 @@ def _source_run(
         "classes": list(source.manifest.classes),
         "rows": [digest(part.tolist()) for part in (drawn.train, drawn.validation)],
         "network": network.model_dump(mode="json"),
-        "method": spec.method.to_json(),
+        "method": spec.method.model_dump(mode="json"),
         "weights": spec.weights,
         "weights_file": parse_weights(spec.weights).file_digest(),
         "channels": recipe.input.channels,

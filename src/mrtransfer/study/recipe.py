@@ -55,7 +55,7 @@ class DatasetSpec(Strict):
     dataset: str
     path: str | None = None
     labels: dict[str, str] | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -144,11 +144,13 @@ class Recipe(Strict):
 
     question: str
     name: str = "study"
+    topic: str = "Transfer"
+    """What is being tried, as the verdict's sentence begins with it: "Transfer helps: …"."""
     task: Literal["classification"] = "classification"
     target: TargetSpec
     source: SourceSpec | None = None
     input: InputSpec = InputSpec()
-    shared: dict[str, Any] = {}
+    shared: dict[str, Any] = Field(default_factory=dict)
     arms: dict[str, ArmSpec]
     vary: dict[str, Any] | None = None
     budgets: tuple[Budget, ...] = ("all",)
@@ -173,7 +175,9 @@ class Recipe(Strict):
             data["arms"] = crossed_arms(data["vary"])
         arms = data.get("arms")
         if not isinstance(arms, dict) or not arms:
-            raise ValueError("arms: at least one is needed, for example {scratch: {network: resnet18, method: scratch}}")
+            raise ValueError(
+                "arms: at least one is needed, for example {scratch: {network: resnet18, method: scratch}}"
+            )
         data["arms"] = {str(name): {**shared, **arm} if isinstance(arm, dict) else arm for name, arm in arms.items()}
         return data
 
@@ -215,7 +219,7 @@ def bundled_recipes() -> dict[str, Path]:
 
 
 def load_recipe(recipe: str | Path, overrides: list[str] | tuple[str, ...] = (), profile: str | None = None) -> Recipe:
-    """Read a recipe: a bundled name or a YAML file, one of its profiles, and ``key.path=value`` overrides, in that order.
+    """Read a recipe (a bundled name or a YAML file), then one of its profiles, then ``key.path=value`` overrides.
 
     Raises :class:`UserError` that names the file and key of the first problem.
     """

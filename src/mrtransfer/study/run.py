@@ -18,7 +18,7 @@ from mrtransfer.study.final import best_arm, train_final
 from mrtransfer.study.outcome import load_outcome, load_record
 from mrtransfer.study.plan import Plan, make_plan
 from mrtransfer.study.recipe import Recipe, load_recipe, parse_recipe
-from mrtransfer.study.report import AuditPair, build_context, draw_report
+from mrtransfer.study.report import build_context, draw_report
 from mrtransfer.study.statistics import analyse
 from mrtransfer.study.workshop import Workshop
 
@@ -61,7 +61,10 @@ class Study:
 
     @classmethod
     def from_recipe(
-        cls, recipe: str | Path | dict[str, Any], overrides: list[str] | tuple[str, ...] = (), profile: str | None = None
+        cls,
+        recipe: str | Path | dict[str, Any],
+        overrides: list[str] | tuple[str, ...] = (),
+        profile: str | None = None,
     ) -> "Study":
         """A study from a bundled recipe's name, a YAML file or a dictionary; see :func:`load_recipe`."""
         if isinstance(recipe, dict):
@@ -73,7 +76,9 @@ class Study:
         """A study that was run, or begun, in ``folder``."""
         path = Path(folder) / "recipe.yaml"
         if not path.is_file():
-            raise UserError(f"{folder} is no study folder: it has no recipe.yaml; give the folder of 'mrtransfer study'")
+            raise UserError(
+                f"{folder} is no study folder: it has no recipe.yaml; give the folder of 'mrtransfer study'"
+            )
         return cls(load_recipe(path), Path(folder))
 
     def run(self, folder: str | Path | None = None, device: str = "auto") -> Finished:
@@ -88,7 +93,7 @@ class Study:
         with watch.measure("statistics"):
             results = self._results(workshop, plan)
         with watch.measure("best model"):
-            results["model"] = train_final(best_arm(plan, workshop), results, plan, workshop)
+            results["model"] = train_final(best_arm(plan, workshop), plan, workshop, results)
         write_json(self.folder / "results.json", results)
         self._keep_environment(watch)
         self._draw(workshop, plan, results)
@@ -118,11 +123,11 @@ class Study:
         with watch.measure("precision probe"):
             arithmetic = {name: workshop.precision(arm).name for name, arm in recipe.arms.items()}
         plan = make_plan(recipe, target, source, arithmetic)
-        workshop.refuse_known_test_data(plan)
+        workshop.check_weights(plan)
         return workshop, plan
 
     def _results(self, workshop: Workshop, plan: Plan) -> dict[str, Any]:
-        """Everything that the study found; no times and no machine in it, so that the same recipe gives the same bytes."""
+        """Everything that was found; no times and no machine, so that the same recipe gives the same bytes."""
         recipe, target = self.recipe, workshop.target
         assert self.folder is not None
         outcomes = [load_outcome(self.folder, run) for run in plan.runs]
@@ -136,6 +141,7 @@ class Study:
             resamples=recipe.resamples,
             classes=target.manifest.classes,
             unit=_unit_word(target),
+            topic=recipe.topic,
         )
         return {
             "question": recipe.question,
@@ -163,7 +169,7 @@ class Study:
             samples=target.manifest.table["sample"].tolist(),
             images=target.store.images,
             curves={arm: runs for arm, runs in curves.items() if any(runs)},
-            audit_pairs=[AuditPair(image, caption) for image, caption in target.audit_pairs],
+            audit_pairs=target.audit_pairs,
             timings=environment["seconds"],
             environment=environment["machine"],
         )
@@ -180,13 +186,9 @@ class Study:
 
 
 def _describe(domain: Domain) -> dict[str, Any]:
-    found = domain.manifest.describe()
-    counts = np.bincount(domain.labels, minlength=len(domain.manifest.classes)).tolist()
     return {
-        **found,
-        "classes": list(domain.manifest.classes),
-        "counts": dict(zip(domain.manifest.classes, counts, strict=True)),
-        "units": int(len(np.unique(domain.units))),
+        **domain.manifest.describe(),
+        "units": len(np.unique(domain.units)),
         "notes": list(domain.manifest.notes),
     }
 

@@ -29,9 +29,11 @@ CHECKPOINT = "last.ckpt"
 
 
 class Images(Protocol):
-    """A store of pixels: ``images`` uint8 (N, C, H, W), memory-mapped."""
+    """A store of pixels."""
 
-    images: np.ndarray
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 (N, C, H, W), memory-mapped."""
 
 
 @dataclass(frozen=True)
