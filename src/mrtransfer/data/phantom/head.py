@@ -67,7 +67,7 @@ class Head:
         return way / np.sqrt(((way / self.axes) ** 2).sum()) + np.array([0, 0, _BASE])
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)
 def head(seed: int, subject: int) -> Head:
     """The head of ``subject``, a pure function of the two numbers."""
     draw = generator(seed, Stream.HEAD, subject)

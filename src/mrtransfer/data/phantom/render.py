@@ -60,7 +60,7 @@ class Scan:
     @property
     def location(self) -> str:
         """The location that :func:`parse` reads back."""
-        return SCHEME + "&".join(f"{key}={_text(value)}" for key, value in asdict(self).items())
+        return SCHEME + "&".join(f"{key}={value}" for key, value in asdict(self).items())
 
     @property
     def grid(self) -> Grid:
@@ -198,7 +198,3 @@ def _typed(location: str, key: str, value: str, kind: object) -> int | float | s
         return kind(value) if kind in (int, float) else value
     except ValueError as error:
         raise UserError(f"{location}: {key}={value} is not a number") from error
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

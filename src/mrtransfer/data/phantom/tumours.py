@@ -51,7 +51,7 @@ class Lesion:
         return middle - self.half[2], middle + self.half[2]
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)
 def lesion(seed: int, subject: int, kind: str) -> Lesion | None:
     """The subject's tumour of class ``kind``, a pure function of the arguments; None for ``no_tumour``."""
     if kind == "no_tumour":
