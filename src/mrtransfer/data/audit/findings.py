@@ -44,7 +44,10 @@ def _leaks(data: dict[str, Any], gone: list[str]) -> list[str]:
             sentences.append(f"Without them, no test image of {', '.join(gone)} is left.")
     both = data["subjects_on_both_sides"]
     if both:
-        sentences.append(f"{many(both, 'subject')} are both in training and in test; any score on this split is void.")
+        verb = "is" if both == 1 else "are"
+        sentences.append(
+            f"{many(both, 'subject')} {verb} both in training and in test; any score on this split is void."
+        )
     return sentences
 
 
@@ -58,7 +61,7 @@ def _copies(data: dict[str, Any]) -> list[str]:
             f"dataset: {near['clusters']} clusters; {pixel} are copies pixel for pixel, {byte} byte for byte."
         )
     if flipped["files"]:
-        sentences.append(f"{many(flipped['files'], 'image')} have a mirror image (left to right) in the dataset.")
+        sentences.append(f"{flipped['files']} images are mirror images (left to right) of one another.")
     if data["label_conflicts"]:
         example = data["label_conflict_examples"][0]
         shown = " and ".join(
