@@ -18,6 +18,10 @@ def be_quiet(quiet: bool = True) -> None:
     _settings["quiet"] = quiet
 
 
+def _ignore(n: int) -> None:
+    """Progress that nobody watches."""
+
+
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Yield ``advance(n)``; a bar appears on standard error once the work has lasted two seconds.
@@ -26,7 +30,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
     """
     console = Console(stderr=True)
     if _settings["quiet"] or _nested["depth"] > 0 or not console.is_terminal:
-        yield lambda n=1: None
+        yield _ignore
         return
     columns = (
         TextColumn("{task.description}"),
@@ -41,7 +45,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
     started = time.monotonic()
     shown = False
 
-    def advance(n: int = 1) -> None:
+    def advance(n: int) -> None:
         nonlocal shown
         bar.update(task, advance=n)
         if not shown and time.monotonic() - started > _DELAY_SECONDS:

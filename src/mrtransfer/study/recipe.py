@@ -118,6 +118,11 @@ class ArmSpec(Strict):
     normalise: Literal["imagenet", "half", "unit", "instance"] = "imagenet"
     augment: Augment = Augment()
 
+    @property
+    def starts_from_source(self) -> bool:
+        """Whether the initial weights come from a training on the source domain."""
+        return self.weights == "source" or (isinstance(self.weights, dict) and self.weights.get("kind") == "source")
+
     @field_validator("network", mode="before")
     @classmethod
     def _network(cls, value: Any) -> Any:
@@ -201,9 +206,9 @@ class Recipe(Strict):
                     raise ValueError(f"compare: {unknown_name('arm', arm, self.arms)}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds must be a positive number of seeds, or a list of distinct ones")
-        wants_source = [name for name, arm in self.arms.items() if arm.weights == "source"]
-        if wants_source and self.source is None:
-            raise ValueError(f"arm {wants_source[0]!r} starts from weights: source, but the recipe has no source")
+        for name, spec in self.arms.items():
+            if spec.starts_from_source and self.source is None:
+                raise ValueError(f"arm {name!r} starts from weights: source, but the recipe has no source")
         return self
 
     @property

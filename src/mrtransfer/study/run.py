@@ -117,7 +117,7 @@ class Study:
         with watch.measure("data"):
             target = open_domain(recipe.target, recipe.input, folder / "data", recipe.target.split.by)
             source = None
-            if recipe.source is not None and any(arm.weights == "source" for arm in recipe.arms.values()):
+            if recipe.source is not None and any(arm.starts_from_source for arm in recipe.arms.values()):
                 source = open_domain(recipe.source, recipe.input, folder / "data", recipe.target.split.by)
         workshop = Workshop(recipe, folder, target, source, device)
         with watch.measure("precision probe"):

@@ -194,7 +194,7 @@ class Workshop:
         if (folder / "model.json").is_file():
             return
         assert self.source is not None
-        like = next(a for a in self.recipe.arms.values() if a.network == run.network and a.weights == "source")
+        like = next(a for a in self.recipe.arms.values() if a.network == run.network and a.starts_from_source)
         arm = like.model_copy(update={"weights": run.spec.weights, "method": run.spec.method})
         trained = self.train(
             arm, parse_weights(run.spec.weights), None, self.source, run.train, run.validation,
