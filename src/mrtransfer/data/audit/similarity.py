@@ -104,7 +104,7 @@ def agreement(first: np.ndarray, second: np.ndarray, i: np.ndarray, j: np.ndarra
     The second is shifted and stretched (up to 1/16 of the picture, 10 %) onto the first by Gauss–Newton with free gain
     and offset (Lucas & Kanade 1981). Local contrast is what differs from the 9×9 local mean, over the local deviation,
     so that the bright rim of the scalp does not outweigh the brain. Seen by eye on real brain MR slices, on 64×64 and
-    on 96×96: copies from 0.98 and 0.966; neighbouring slices up to 0.94 and 0.86, or 0.98 and 0.947 where they are thin.
+    on 96×96: copies from 0.98 and 0.966; neighbouring slices up to 0.94 and 0.86, or 0.98 and 0.947 where thin.
     Which picture is moved makes a small difference, so promising pairs are tried both ways and the better counts. A
     picture without contrast agrees with nothing.
     """
