@@ -15,8 +15,8 @@ from mrtransfer.tasks.classification.heads import build_head
 from mrtransfer.training.batches import Batches, batch_bounds, epoch_order
 from mrtransfer.training.fit import CHECKPOINT, predict, train
 from mrtransfer.training.heads import Problem, fit_linear_probes
-from mrtransfer.training.module import rate_factor
 from mrtransfer.training.precision import Precision
+from mrtransfer.training.schedule import rate_factor
 from mrtransfer.transfer.method import parse_method
 
 INPUT = {"normalise": "half", "channels": 3}
@@ -236,12 +236,16 @@ def test_every_epoch_shows_every_row_once_in_an_order_of_its_own():
     assert np.array_equal(torch.cat([b["labels"] for b in batches]).numpy(), labels[rows])
 
 
-def test_the_rate_is_a_function_of_the_step():
-    cosine, constant = (parse_method({"name": "scratch", "epochs": 4, "schedule": s}) for s in ("cosine", "constant"))
-    assert [rate_factor(constant, step, 5) for step in (0, 10, 19)] == [1, 1, 1]
-    assert rate_factor(cosine, 0, 5) == 1
-    assert rate_factor(cosine, 10, 5) == pytest.approx(0.5)
-    assert 0 < rate_factor(cosine, 19, 5) < 0.01
+def test_the_rate_is_a_function_of_the_step_that_rises_and_falls_gently():
+    assert {rate_factor("constant", step, 200) for step in range(200)} == {1.0}
+    rates = [rate_factor("cosine", step, 200) for step in range(200)]
+    assert rates[20] == 1
+    assert rates[110] == pytest.approx(0.5)
+    assert all(0 < rate <= 1 for rate in rates)
+    assert np.abs(np.diff(rates)).max() < 0.05
+    assert np.array_equal(np.sort(rates[:20]), rates[:20])
+    assert np.array_equal(np.sort(rates[20:])[::-1], rates[20:])
+    assert rate_factor("cosine", 0, 1) > 0
 
 
 def test_other_formats_train_to_much_the_same_and_leave_ordinary_modules():

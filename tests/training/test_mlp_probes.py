@@ -10,6 +10,7 @@ from mrtransfer.tasks.classification.heads import build_head
 from mrtransfer.training.batches import epoch_order
 from mrtransfer.training.heads import Problem, fit_mlp_probes
 from mrtransfer.training.mlp_probes import dropout_masks
+from mrtransfer.training.schedule import rate_factor
 from mrtransfer.transfer.method import parse_method
 
 CLASSES, HIDDEN = 3, (12, 7)
@@ -51,7 +52,7 @@ def loop(data, labels, problem, method):
         keep = dropout_masks(problem.seed, epoch, len(train), sum(HIDDEN), method.dropout) / (1 - method.dropout)
         for start in range(0, len(order), method.batch):
             rows, masks = order[start : start + method.batch], keep[start : start + method.batch]
-            rate = 0.5 * (1 + np.cos(np.pi * step / (batches * method.epochs))) if method.schedule == "cosine" else 1
+            rate = rate_factor(method.schedule, step, batches * method.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = method.rate * rate
             hidden = head[1](head[0](x[rows])) * masks[:, : HIDDEN[0]]

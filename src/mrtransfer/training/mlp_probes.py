@@ -14,6 +14,7 @@ from mrtransfer.tasks.classification.heads import build_head
 from mrtransfer.training.batches import epoch_order
 from mrtransfer.training.linear_probes import log_softmax, softmax, standardised
 from mrtransfer.training.problems import Problem, check_problems, chunks, class_factors, derived_seed
+from mrtransfer.training.schedule import rate_factor
 from mrtransfer.transfer.methods.mlp_probe import MlpProbe
 
 _RUNS = 8  # at a time: more gain nothing, and memory must not grow with the number of runs
@@ -194,9 +195,8 @@ class _Runs:
         _update(self.params, pairs, self.moments, rates, step, self.method)
 
     def _rate(self, step: int, run: int) -> float:
-        if self.method.schedule == "constant":
-            return self.method.rate
-        return self.method.rate * 0.5 * (1 + math.cos(math.pi * step / (self.batches[run] * self.method.epochs)))
+        steps = self.batches[run] * self.method.epochs
+        return self.method.rate * rate_factor(self.method.schedule, step, steps)
 
     def _end_epoch(self, run: int, epoch: int) -> None:
         """Note the curves; keep the weights where the validation loss is the lowest yet."""

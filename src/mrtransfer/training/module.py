@@ -21,6 +21,7 @@ from mrtransfer.training.batches import Batches, epoch_order
 from mrtransfer.training.checkpoint import save_checkpoint
 from mrtransfer.training.precision import Precision
 from mrtransfer.training.problems import class_factors, derived_seed
+from mrtransfer.training.schedule import rate_factor
 from mrtransfer.transfer.freeze import apply_freeze, parameter_groups
 from mrtransfer.transfer.method import NetworkMethod
 
@@ -133,7 +134,8 @@ class Classifier(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set this step's learning rates."""
-        factor = rate_factor(self.task.method, self.epoch * self.steps + batch_idx, self.steps)
+        method, step = self.task.method, self.epoch * self.steps + batch_idx
+        factor = rate_factor(method.schedule, step, method.epochs * self.steps)
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = group["initial_lr"] * factor
 
@@ -204,13 +206,6 @@ class Classifier(L.LightningModule):
         if self.task.chooses and row["val_loss"] < self.progress.best_loss:
             self.progress.best_loss, self.progress.best_epoch = row["val_loss"], row["epoch"]
             self.progress.best = copied(self.state_dict())
-
-
-def rate_factor(method: NetworkMethod, step: int, steps_per_epoch: int) -> float:
-    """What all learning rates are multiplied with at ``step``, counted from 0 over all epochs."""
-    if method.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * step / (method.epochs * steps_per_epoch)))
 
 
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
