@@ -73,7 +73,7 @@ def fit_mlp_probes(
     Raises :class:`UserError` where training diverges.
     """
     check_problems(problems, labels, features.shape[1])
-    data = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(device)
+    data = torch.from_numpy(np.array(features, dtype=np.float32)).to(device)
     target = torch.from_numpy(np.asarray(labels).astype(np.int64)).to(device)
     # Runs of like length together, so that few wait for the longest.
     order = sorted(range(len(problems)), key=lambda number: (len(problems[number].train), number))
