@@ -49,7 +49,7 @@ def test_a_minimal_recipe_gets_the_stated_defaults():
     ],
 )
 def test_a_mistake_is_named_with_the_nearest_valid_word(data, named):
-    with pytest.raises(UserError, match="^mine.yaml: ") as caught:
+    with pytest.raises(UserError, match=r"^mine\.yaml: ") as caught:
         parse_recipe(data, where="mine.yaml")
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -107,14 +107,14 @@ def test_vary_crosses_every_level_of_every_field():
 
 
 def test_frozen_features_refuse_augmentation_that_would_change_them_every_epoch():
-    with pytest.raises(UserError, match="augment.rotate cannot be used"):
+    with pytest.raises(UserError, match=r"augment\.rotate cannot be used"):
         parse_recipe(with_arm(method="linear_probe", augment={"rotate": 10}))
 
 
 def test_a_file_that_is_no_yaml_or_absent_is_named(tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("question: [unclosed")
-    with pytest.raises(UserError, match="broken.yaml: not valid YAML"):
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML"):
         load_recipe(broken)
     with pytest.raises(UserError, match=r"absent.yaml: no such recipe file"):
         load_recipe(tmp_path / "absent.yaml")
