@@ -17,7 +17,11 @@ class FineTune(NetworkMethod):
 
     name: ClassVar[str] = "fine_tune"
 
+    batch: int = Field(16, ge=1)
+    rate: float = Field(1e-4, gt=0)
+    """Learning rate of the head: small, for it comes from a probe and is nearly right."""
     backbone_rate: float | None = Field(1e-4, gt=0)
-    # With frozen statistics, training begins at exactly the function that the linear probe found.
+    # With frozen statistics, training begins at exactly the function that the linear probe found; with ``train`` or
+    # ``recalibrate`` the features change under the probe's head before the first step.
     batch_norm: BatchNorm = "freeze"
     head_start: Literal["probe", "random"] = "probe"
