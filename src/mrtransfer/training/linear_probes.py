@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mrtransfer.tasks.classification.heads import linear_head
+from mrtransfer.training.parallel import each
 from mrtransfer.training.problems import Problem, check_problems, chunks, grouped, row_weights
 from mrtransfer.training.softmax import solve
 
@@ -67,31 +68,29 @@ def fit_linear_probes(
     same: dict[bytes, list[int]] = {}
     for number, problem in enumerate(problems):
         same.setdefault(np.sort(problem.train).astype(np.int64).tobytes(), []).append(number)
+    # On a CPU the rounding of a product depends on where its operands lie: fitted alone, a problem's bytes are its own.
+    # A GPU needs many to be kept busy.
+    width = features.shape[0] * features.shape[2]
+    together = [
+        chunk
+        for size, keys in grouped((len(key) // 8, key) for key in same).items()
+        for chunk in chunks(keys, 1 if device == "cpu" else _ELEMENTS // (size * width))
+    ]
+
+    def fit(keys: Sequence[bytes]) -> dict[int, FittedLinear]:
+        rows = np.stack([np.frombuffer(key, dtype=np.int64) for key in keys])
+        solved = _solve_chunk(features, labels, rows, strengths, classes, class_weights, device, dtype, tolerance)
+        return {
+            number: _choose(problems[number], features, labels, class_weights, strengths, *solution)
+            for key, solution in zip(keys, zip(*solved, strict=True), strict=True)
+            for number in same[key]
+        }
+
     fitted: dict[int, FittedLinear] = {}
-    by_size = grouped((len(key) // 8, key) for key in same)
-    for size, keys in by_size.items():
-        # On a CPU the rounding of a product depends on where its operands lie: one at a time, a problem's bytes are its
-        # own. On a GPU many are needed to keep it busy.
-        together = 1 if device == "cpu" else _ELEMENTS // (size * features.shape[0] * features.shape[2])
-        for chunk in chunks(keys, together):
-            rows = np.stack([np.frombuffer(key, dtype=np.int64) for key in chunk])
-            weights, biases, converged = _solve_chunk(
-                features, labels, rows, strengths, classes, class_weights, device, dtype, tolerance
-            )
-            for index, key in enumerate(chunk):
-                for number in same[key]:
-                    fitted[number] = _choose(
-                        problems[number],
-                        features,
-                        labels,
-                        class_weights,
-                        strengths,
-                        weights[index],
-                        biases[index],
-                        converged[index],
-                    )
-                    if advance:
-                        advance(1)
+    for part in each(fit, together, device):
+        fitted |= part
+        if advance:
+            advance(len(part))
     return [fitted[number] for number in range(len(problems))]
 
 

@@ -13,6 +13,7 @@ from mrtransfer.common.errors import UserError
 from mrtransfer.tasks.classification.heads import build_head
 from mrtransfer.training.batches import epoch_order
 from mrtransfer.training.linear_probes import log_softmax, softmax, standardised
+from mrtransfer.training.parallel import each
 from mrtransfer.training.problems import Problem, check_problems, chunks, class_factors, derived_seed
 from mrtransfer.training.schedule import rate_factor
 from mrtransfer.transfer.methods.mlp_probe import MlpProbe
@@ -77,13 +78,16 @@ def fit_mlp_probes(
     target = torch.from_numpy(np.asarray(labels).astype(np.int64)).to(device)
     # Runs of like length together, so that few wait for the longest.
     order = sorted(range(len(problems)), key=lambda number: (len(problems[number].train), number))
+
+    def fit(numbers: Sequence[int]) -> dict[int, FittedMlp]:
+        runs = _Runs(data, target, [problems[number] for number in numbers], method, classes)
+        return {numbers[place]: result for place, result in runs.train()}
+
     fitted: dict[int, FittedMlp] = {}
-    for chunk in chunks(order, _RUNS):
-        runs = _Runs(data, target, [problems[number] for number in chunk], method, classes)
-        for index, result in runs.train():
-            fitted[chunk[index]] = result
-            if advance:
-                advance(1)
+    for part in each(fit, list(chunks(order, _RUNS)), device):
+        fitted |= part
+        if advance:
+            advance(len(part))
     return [fitted[number] for number in range(len(problems))]
 
 

@@ -1,0 +1,21 @@
+"""Work in threads comes back in order, each on one thread, and leaves PyTorch's settings alone."""
+
+import pytest
+import torch
+
+from mrtransfer.training.parallel import each
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_come_in_order_each_from_one_thread(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        results = list(each(lambda item: (item, torch.get_num_threads()), range(20), "cpu"))
+        assert results == [(item, 1) for item in range(20)]
+        assert torch.get_num_threads() == threads
+        with pytest.raises(ZeroDivisionError):
+            list(each(lambda item: 1 // item, [1, 0, 2], "cpu"))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
