@@ -1,6 +1,5 @@
 """What a study ran on, and how long its parts took."""
 
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 import mrtransfer
+from mrtransfer.data.threads import cpu_count
 
 _LIBRARIES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "scikit-learn", "pandas")
 
@@ -38,7 +38,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cpu_count(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         **{name: version(name) for name in _LIBRARIES},
     }

@@ -8,7 +8,7 @@ import numpy as np
 
 from mrtransfer.study.outcome import is_done, save_run
 from mrtransfer.study.plan import Plan, Run
-from mrtransfer.study.workshop import Workshop
+from mrtransfer.study.workshop import Initial, Workshop
 from mrtransfer.training.linear_probes import FittedLinear, fit_linear_probes
 from mrtransfer.training.mlp_probes import FittedMlp, fit_mlp_probes
 from mrtransfer.training.problems import Problem, derived_seed
@@ -23,48 +23,66 @@ Advance = Callable[[int], None]
 
 def execute(plan: Plan, workshop: Workshop, advance: Advance) -> None:
     """Do every run that is not done yet; ``advance`` is told how many became done, those found done at once."""
-    todo: dict[str, Run] = {}
-    for run in plan.runs:
-        if not is_done(workshop.folder, run.key):
-            todo.setdefault(run.key, run)
-    advance(len(plan.runs) - len(todo))
-    wanted = {run.source.key for run in todo.values() if run.source is not None}
+    runs = list({run.key: run for run in plan.runs}.values())
+    missing = {run.key for run in runs if not is_done(workshop.folder, run.key)}
+    advance(len(plan.runs) - len(missing))
+    wanted = {run.source.key for run in runs if run.source is not None and run.key in missing}
     for source in plan.sources:
         if source.key in wanted:
             workshop.train_source(source)
-    for _, runs in groupby(todo.values(), key=lambda run: run.arm):
-        arm_runs = list(runs)
+    for _, of_arm in groupby(runs, key=lambda run: run.arm):
+        arm_runs = list(of_arm)
         if arm_runs[0].spec.method.cached:
-            _probe_all(arm_runs, workshop, advance)
+            _probe_all(arm_runs, missing, workshop, advance)
         else:
             for run in arm_runs:
-                _train(run, workshop)
-                advance(1)
+                if run.key in missing:
+                    _train(run, workshop)
+                    advance(1)
 
 
-def _probe_all(runs: list[Run], workshop: Workshop, advance: Advance) -> None:
-    """Runs whose backbone stays as it is: one pass of each distinct backbone, then all their heads together."""
+def _probe_all(runs: list[Run], missing: set[str], workshop: Workshop, advance: Advance) -> None:
+    """Runs whose backbone stays as it is: one pass of each distinct backbone, then all their heads together.
+
+    The groups are those of the whole plan, also where only some of a group is missing: heads that are fitted in step
+    can differ in the last bit from the same heads in other company, and an interrupted study must not.
+    """
     for same in _by_backbone(runs):
+        groups = [same[start : start + TOGETHER] for start in range(0, len(same), TOGETHER)]
+        groups = [group for group in groups if any(run.key in missing for run in group)]
+        if not groups:
+            continue
         started = time.perf_counter()
         first = same[0]
         initial = workshop.initial(first.spec, first.weights, first.source, first.seed)
         features = workshop.features(first.spec, initial)
         passed = (time.perf_counter() - started) / len(same)
-        for start in range(0, len(same), TOGETHER):
-            group = same[start : start + TOGETHER]
+        for group in groups:
             started = time.perf_counter()
             heads = fit_heads(group, features, workshop)
             each = passed + (time.perf_counter() - started) / len(group)
             for run, head in zip(group, heads, strict=True):
-                save_run(
-                    workshop.folder,
-                    run,
-                    test=head.probabilities(features[0][run.test]),
-                    validation=head.probabilities(features[0][run.drawn.validation]),
-                    record={**head_record(head), "weights": initial.report.to_json()},
-                    seconds=each,
-                )
-            advance(len(group))
+                if run.key in missing:
+                    _keep(run, head, features, initial, each, workshop)
+                    advance(1)
+
+
+def _keep(
+    run: Run,
+    head: FittedLinear | FittedMlp,
+    features: np.ndarray,
+    initial: Initial,
+    seconds: float,
+    workshop: Workshop,
+) -> None:
+    save_run(
+        workshop.folder,
+        run,
+        test=head.probabilities(features[0][run.test]),
+        validation=head.probabilities(features[0][run.drawn.validation]),
+        record={**head_record(head), "weights": initial.report.to_json()},
+        seconds=seconds,
+    )
 
 
 def _by_backbone(runs: list[Run]) -> Iterator[list[Run]]:

@@ -15,7 +15,7 @@ from mrtransfer.study.domain import Domain, open_domain
 from mrtransfer.study.environment import Stopwatch, describe_machine
 from mrtransfer.study.execute import execute
 from mrtransfer.study.final import best_arm, train_final
-from mrtransfer.study.outcome import load_outcome, load_record
+from mrtransfer.study.outcome import load_outcome, load_record, load_seconds
 from mrtransfer.study.plan import Plan, make_plan
 from mrtransfer.study.recipe import Recipe, load_recipe, parse_recipe
 from mrtransfer.study.report import build_context, draw_report
@@ -95,7 +95,7 @@ class Study:
         with watch.measure("best model"):
             results["model"] = train_final(best_arm(plan, workshop), plan, workshop, results)
         write_json(self.folder / "results.json", results)
-        self._keep_environment(watch)
+        self._keep_environment(plan, watch)
         self._draw(workshop, plan, results)
         return Finished(self.folder, results)
 
@@ -175,14 +175,18 @@ class Study:
         )
         return draw_report(self.folder, results, context)
 
-    def _keep_environment(self, watch: "Stopwatch") -> None:
-        """Times add up over sessions: a study that was interrupted took what all its sessions took."""
+    def _keep_environment(self, plan: Plan, watch: "Stopwatch") -> None:
+        """What it ran on. Each run knows its own time, so that an interrupted study counts all of its sessions."""
         assert self.folder is not None
-        path = self.folder / "environment.json"
-        before = read_json(path)["seconds"] if path.is_file() else {}
-        seconds = {name: round(before.get(name, 0.0) + value, 2) for name, value in watch.seconds.items()}
+        seconds = {f"runs of {arm}": 0.0 for arm in self.recipe.arms}
+        for run in {run.key: run for run in plan.runs}.values():
+            seconds[f"runs of {run.arm}"] += load_seconds(self.folder, run.key)
+        seconds = {
+            name: round(value, 2) for name, value in (*watch.seconds.items(), *seconds.items()) if name != "runs"
+        }
         finished = time.strftime("%Y-%m-%d %H:%M:%S")
-        write_json(path, {"machine": describe_machine(), "seconds": seconds, "finished": finished})
+        machine = describe_machine()
+        write_json(self.folder / "environment.json", {"machine": machine, "seconds": seconds, "finished": finished})
 
 
 def _describe(domain: Domain) -> dict[str, Any]:

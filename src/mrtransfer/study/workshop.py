@@ -25,6 +25,7 @@ from mrtransfer.training.linear_probes import fit_linear_probes
 from mrtransfer.training.precision import Precision, choose_device, precision_for_training
 from mrtransfer.training.problems import Problem, derived_seed
 from mrtransfer.transfer.method import NetworkMethod
+from mrtransfer.transfer.methods.linear_probe import LinearProbe
 
 _PROBE_BATCH = 32
 
@@ -156,8 +157,10 @@ class Workshop:
         if method.starts_from_probe:
             problem = Problem(train_rows, validation_rows, seed)
             features = self.features(arm, initial, domain)
-            l2 = (1e-3, 1e-2, 1e-1, 1.0)
-            probe = fit_linear_probes(features, domain.labels, [problem], l2, classes)[0]
+            l2 = LinearProbe().l2
+            probe = fit_linear_probes(
+                features, domain.labels, [problem], l2, classes, class_weights=method.class_weights
+            )[0]
             head = probe.head()
             record["probe"] = {"l2": probe.l2, "validation": probe.validation}
         else:

@@ -1,0 +1,1 @@
+"""Benchmarks: a reference and ours side by side, results checked against each other, the ratio printed."""
