@@ -1,5 +1,7 @@
 """Recipes are checked in full, and every problem is one sentence that names the key."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -129,3 +131,10 @@ def test_every_bundled_recipe_is_valid_in_every_profile_with_and_without_a_path(
         load_recipe(name, profile=profile)
         if "phantom" in data:
             assert load_recipe(name, ["target.path=scans"], profile).target.path == "scans"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "docs/examples").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_example_of_the_documentation_is_valid(path):
+    assert load_recipe(path, ["target.path=scans"]).question
