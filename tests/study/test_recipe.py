@@ -48,6 +48,7 @@ def test_a_minimal_recipe_gets_the_stated_defaults():
         ({**MINIMAL, "target": {**MINIMAL["target"], "split": {"folds": 5, "test": 0.2}}}, "one of folds, test"),
         (with_arm(weights="source"), "no source"),
         ({**MINIMAL, "arms": {}}, "at least one"),
+        ({**MINIMAL, "source": {"dataset": "phantom", "method": "linear_probe"}}, "learned with scratch or fine_tune"),
     ],
 )
 def test_a_mistake_is_named_with_the_nearest_valid_word(data, named):

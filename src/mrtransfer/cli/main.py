@@ -23,6 +23,11 @@ class Commands(TyperGroup):
         except UserError as error:
             _say(str(error))
             raise typer.Exit(2) from error
+        except PermissionError as error:
+            if error.filename is None:
+                raise
+            _say(f"{error.filename}: no permission to open it; ask its owner for it, or choose another place")
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             _say(STOPPED)
             raise typer.Exit(130) from error

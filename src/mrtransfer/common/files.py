@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ _PROBLEMS = {
     errno.ENOTDIR: "part of the path is a file, not a folder; choose another folder",
 }
 
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -34,7 +37,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _PROBLEMS:
             raise
-        raise UserError(f"cannot write {path}: {_PROBLEMS[error.errno]}") from error
+        raise UserError(f"cannot write {_final(path)}: {_PROBLEMS[error.errno]}") from error
+
+
+def _final(path: Path) -> Path:
+    """``path`` as it will be called: inside an unfinished folder, with that folder's final name."""
+    return Path(*(found[1] if (found := _PARTIAL.fullmatch(part)) else part for part in path.parts))
 
 
 @contextmanager

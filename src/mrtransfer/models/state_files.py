@@ -6,7 +6,7 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,11 +34,8 @@ def read_state(path: str | Path) -> tuple[State, dict[str, str]]:
     if not path.is_file():
         kind = "is a folder without model.safetensors" if path.is_dir() else "does not exist"
         raise UserError(f"weights {path}: the file {kind}; give a .safetensors or .pt file, or a model folder")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-    except PermissionError as error:
-        raise UserError(f"weights {path}: no permission to read the file") from error
+    with _readable(path) as file:
+        start = file.read(9)
     if len(start) == 9 and start[8:] == b"{":
         state, metadata = read_tensors(path)
     elif start[:2] == b"PK" or start[:1] == b"\x80":
@@ -58,10 +55,13 @@ def write_state(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping
     }
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors would let nobody but its writer read the file
         try:
             save_file(tensors, temporary, words)
         except SafetensorError as error:
             raise _as_os_error(error) from error
+        temporary.chmod(mode)
 
 
 def _as_os_error(error: SafetensorError) -> Exception:
@@ -83,11 +83,19 @@ def state_digest(state: Mapping[str, Tensor], length: int = 16) -> str:
 
 def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
     """Tensors and metadata of a safetensors file; a damaged one is a :class:`UserError`."""
+    _readable(path).close()
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"weights {path}: the safetensors file is damaged ({error}); fetch it again") from error
+
+
+def _readable(path: Path) -> IO[bytes]:
+    try:
+        return open(path, "rb")
+    except PermissionError as error:
+        raise UserError(f"weights {path}: no permission to read the file; ask its owner for it, or copy it") from error
 
 
 def _read_torch(path: Path) -> State:

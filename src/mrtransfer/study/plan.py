@@ -16,7 +16,7 @@ from mrtransfer.common.files import digest
 from mrtransfer.data.split import Draw, Fold, draw, holdout, make_folds, published
 from mrtransfer.models.weights import WeightsSpec, parse_weights
 from mrtransfer.study.domain import Domain
-from mrtransfer.study.recipe import ArmSpec, Budget, NetworkSpec, Recipe, SourceSpec
+from mrtransfer.study.recipe import ArmSpec, Budget, Recipe, SourceSpec
 
 FORMAT = 1
 """Raised when the same settings would give other results than an earlier version did."""
@@ -26,8 +26,9 @@ FORMAT = 1
 class SourceRun:
     """One training on the source domain; arms and folds that want the same one share it."""
 
-    network: NetworkSpec
-    spec: SourceSpec
+    arm: ArmSpec
+    """Network, initial weights and method of the source training, and how it sees images: as the arms that want it."""
+    seed: int
     train: np.ndarray
     validation: np.ndarray
     excluded: int
@@ -69,7 +70,7 @@ class Plan:
         return {
             "folds": [{"development": len(f.development), "test": len(f.test)} for f in self.folds],
             "sources": [
-                {"key": s.key, "network": s.network.name, "train": len(s.train), "excluded": s.excluded}
+                {"key": s.key, "network": s.arm.network.name, "train": len(s.train), "excluded": s.excluded}
                 for s in self.sources
             ],
             "runs": [
@@ -117,7 +118,7 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, arithmetic:
             if weights[name].kind == "source":
                 assert source is not None
                 assert recipe.source is not None
-                wanted = _source_run(recipe, recipe.source, arm.network, source, target, fold)
+                wanted = _source_run(recipe, recipe.source, arm, source, target, fold, arithmetic[name])
                 wanted = sources.setdefault(wanted.key, wanted)
             for (budget, seed), drawn in draws[fold.index].items():
                 settings = {
@@ -161,7 +162,7 @@ def _draws(recipe: Recipe, target: Domain, folds: list[Fold]) -> list[dict[tuple
 
 
 def _source_run(
-    recipe: Recipe, spec: SourceSpec, network: NetworkSpec, source: Domain, target: Domain, fold: Fold
+    recipe: Recipe, spec: SourceSpec, wanted_by: ArmSpec, source: Domain, target: Domain, fold: Fold, arithmetic: str
 ) -> SourceRun:
     """The source training whose weights may be judged on this fold: without the fold's test subjects and images."""
     known = _known(source, fold.test, target)
@@ -169,20 +170,26 @@ def _source_run(
     if not len(rows):
         raise UserError("source: every sample's subject is also in the target's test set; nothing is left to train on")
     drawn = draw(source.labels, source.units, rows, budget="all", validation=spec.validation, seed=spec.seed)
+    arm = ArmSpec(
+        network=wanted_by.network,
+        weights=spec.weights,
+        method=spec.method,
+        normalise=wanted_by.normalise,
+        augment=spec.augment,
+    )
     settings = {
         "format": FORMAT,
         "pixels": source.content,
         "labels": digest(source.labels.tolist()),
         "classes": list(source.manifest.classes),
         "rows": [digest(part.tolist()) for part in (drawn.train, drawn.validation)],
-        "network": network.model_dump(mode="json"),
-        "method": spec.method.model_dump(mode="json"),
-        "weights": spec.weights,
+        "arm": arm.model_dump(mode="json"),
         "weights_file": parse_weights(spec.weights).file_digest(),
         "channels": recipe.input.channels,
         "seed": spec.seed,
+        "arithmetic": arithmetic,
     }
-    return SourceRun(network, spec, drawn.train, drawn.validation, int(known.sum()), digest(settings))
+    return SourceRun(arm, spec.seed, drawn.train, drawn.validation, int(known.sum()), digest(settings))
 
 
 def _known(source: Domain, test: np.ndarray, target: Domain) -> np.ndarray:

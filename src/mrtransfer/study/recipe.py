@@ -85,13 +85,17 @@ class SourceSpec(DatasetSpec):
 
     method: Method = Field(default_factory=lambda: parse_method("scratch"))
     weights: str | dict[str, Any] = "random"
+    augment: Augment = Augment()
     validation: float = Field(0.15, gt=0, lt=0.9)
     seed: int = 0
 
     @field_validator("method", mode="before")
     @classmethod
     def _method(cls, value: Any) -> Method:
-        return _parsed_method(value)
+        method = _parsed_method(value)
+        if method.cached:
+            raise ValueError(f"{method.name} leaves the network as it was; a source is learned with scratch or fine_tune")
+        return method
 
 
 class InputSpec(Strict):

@@ -85,8 +85,10 @@ class Study:
         """Carry the study out in ``folder``, or go on with it there; what is done already is not done again."""
         watch = Stopwatch()
         self.folder = Path(folder or self.folder or Path("studies") / self.recipe.name)
-        self._keep_recipe(self.folder)
+        if not (self.folder / "recipe.yaml").is_file():
+            self._keep_recipe(self.folder)  # says at once where one may not write
         workshop, plan = self._prepare(self.folder, device, watch)
+        self._keep_recipe(self.folder)  # only now: one that is refused must not take the place of a finished study's
         write_json(self.folder / "plan.json", plan.to_json())
         with watch.measure("runs"), progress(f"Study {self.recipe.name}", total=len(plan.runs)) as advance:
             execute(plan, workshop, advance)

@@ -197,13 +197,13 @@ class Workshop:
         if (folder / "model.json").is_file():
             return
         assert self.source is not None
-        like = next(a for a in self.recipe.arms.values() if a.network == run.network and a.starts_from_source)
-        arm = like.model_copy(update={"weights": run.spec.weights, "method": run.spec.method})
         trained = self.train(
-            arm, parse_weights(run.spec.weights), None, self.source, run.train, run.validation,
-            seed=run.spec.seed, checkpoints=self.folder / "unfinished" / run.key,
+            run.arm, parse_weights(run.arm.weights), None, self.source, run.train, run.validation,
+            seed=run.seed, checkpoints=self.folder / "unfinished" / run.key,
         )  # fmt: skip
-        self.save(folder, arm, trained.backbone, trained.head, self.source, [run.train, run.validation], trained.record)
+        self.save(
+            folder, run.arm, trained.backbone, trained.head, self.source, [run.train, run.validation], trained.record
+        )
         trained.discard_checkpoints()
 
     def save(

@@ -11,8 +11,14 @@ from mrtransfer.common.files import atomic_path
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors, numbers, texts, lists and dictionaries; a full disk or a missing permission is a clear error."""
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # PyTorch hides the operating system's error behind one of its own; `atomic_path` explains it from there.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def load_checkpoint(path: Path, key: str) -> dict[str, Any] | None:

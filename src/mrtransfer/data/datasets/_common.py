@@ -58,8 +58,8 @@ def ignored(files: Iterable[Path]) -> list[str]:
     return [f"{kinds.total()} other file{'s' if kinds.total() > 1 else ''} ignored ({counted})"]
 
 
-def require_one_label_per_subject(manifest: Manifest) -> Manifest:
-    """``manifest`` itself; raises :class:`UserError` where one subject has samples of two labels."""
+def require_one_label_per_subject(manifest: Manifest, where: Path) -> Manifest:
+    """``manifest`` itself; raises :class:`UserError` that names ``where`` if a subject has samples of two labels."""
     known = manifest.table[["subject", "label"]].dropna()
     counts = known.groupby("subject")["label"].nunique()
     twice = counts[counts > 1]
@@ -67,7 +67,7 @@ def require_one_label_per_subject(manifest: Manifest) -> Manifest:
         subject = twice.index[0]
         labels = " and ".join(sorted(known.loc[known["subject"] == subject, "label"].unique()))
         raise UserError(
-            f"{manifest.name}: subject {subject} is labelled {labels} ({len(twice)} such subjects in all); "
+            f"{where}: subject {subject} is labelled {labels} ({len(twice)} such subjects in all); "
             "mend the labels, or allow it with one_label_per_subject: false"
         )
     return manifest

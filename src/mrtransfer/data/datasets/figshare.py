@@ -47,7 +47,7 @@ def figshare(path: str | Path | None = None, *, one_label_per_subject: bool = Tr
     if len(classes) < 2:
         raise UserError(f"{root}: only one class ({classes[0]}) among {len(slices)} slices; two or more are needed")
     manifest = Manifest.create(table, root, "figshare", classes, notes, where=root)
-    return require_one_label_per_subject(manifest) if one_label_per_subject else manifest
+    return require_one_label_per_subject(manifest, root) if one_label_per_subject else manifest
 
 
 def read_scalars(file: Path) -> tuple[str, str]:

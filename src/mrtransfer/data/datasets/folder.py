@@ -50,7 +50,7 @@ def folder(
     if subject is not None:
         table["subject"] = _subjects(table["image"], subject)
     manifest = Manifest.create(table, root, root.name, found, _notes(table, root, others), where=root)
-    return require_one_label_per_subject(manifest) if one_label_per_subject else manifest
+    return require_one_label_per_subject(manifest, root) if one_label_per_subject else manifest
 
 
 def _with_classes(folder: Path) -> Path:

@@ -24,4 +24,4 @@ def table(
     manifest = Manifest.load(path)
     if classes is not None:
         manifest = Manifest.create(manifest.table, manifest.root, manifest.name, list(classes), where=path)
-    return require_one_label_per_subject(manifest) if one_label_per_subject else manifest
+    return require_one_label_per_subject(manifest, Path(path)) if one_label_per_subject else manifest
