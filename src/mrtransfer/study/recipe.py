@@ -94,7 +94,7 @@ class SourceSpec(DatasetSpec):
     def _method(cls, value: Any) -> Method:
         method = _parsed_method(value)
         if method.cached:
-            raise ValueError(f"{method.name} leaves the network as it was; a source is learned with scratch or fine_tune")
+            raise ValueError(f"{method.name} changes no network; a source is learned with scratch or fine_tune")
         return method
 
 
