@@ -49,12 +49,12 @@ def train_final(arm: str, plan: Plan, workshop: Workshop, results: dict[str, Any
     if (folder / "model.json").is_file() and read_json(folder / "model.json")["record"].get("key") == key:
         return described
     record = {**described, "question": recipe.question}
+    fresh = workshop.folder / "unfinished" / f"model-{key}"
     parts = [drawn.train, drawn.validation]
     if like.spec.method.cached:
         initial = workshop.initial(run.spec, run.weights, run.source, seed)
         head = fit_heads([run], workshop.features(run.spec, initial), workshop)[0].head()
-        shutil.rmtree(folder, ignore_errors=True)
-        workshop.save(folder, run.spec, initial.backbone, head, target, parts, record)
+        workshop.save(fresh, run.spec, initial.backbone, head, target, parts, record)
     else:
         trained = workshop.train(
             run.spec,
@@ -65,7 +65,8 @@ def train_final(arm: str, plan: Plan, workshop: Workshop, results: dict[str, Any
             seed=seed,
             checkpoints=workshop.folder / "unfinished" / key,
         )
-        shutil.rmtree(folder, ignore_errors=True)
-        workshop.save(folder, run.spec, trained.backbone, trained.head, target, parts, record)
+        workshop.save(fresh, run.spec, trained.backbone, trained.head, target, parts, record)
         trained.discard_checkpoints()
+    shutil.rmtree(folder, ignore_errors=True)  # only now: a full disk must not cost the former model
+    fresh.replace(folder)
     return described
