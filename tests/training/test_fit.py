@@ -167,7 +167,7 @@ def test_checkpoints_are_not_written_more_often_than_asked_for(tmp_path):
 
 def test_the_best_epoch_is_the_one_of_least_validation_loss_and_its_weights_are_kept():
     modules, result = run({"epochs": 5, "rate": 0.02, "select": "best", "schedule": "constant"})
-    losses = {row["epoch"]: row["val_loss"] for row in result.curves if row["epoch"] > 0}
+    losses = {row["epoch"]: row["validation_loss"] for row in result.curves if row["epoch"] > 0}
     assert result.best_epoch == min(losses, key=losses.get)
     store, labels = scans()
     probabilities = predict(*modules, store, VALIDATION, input=INPUT)
@@ -180,7 +180,7 @@ def test_without_validation_rows_the_last_epoch_is_kept():
     best, result = run({"select": "best"}, validation=empty)
     last, _ = run({"select": "last"}, validation=empty)
     assert result.best_epoch == 2
-    assert [row["val_loss"] for row in result.curves] == [None, None]
+    assert [row["validation_loss"] for row in result.curves] == [None, None]
     assert same(state_of(*best), state_of(*last))
 
 

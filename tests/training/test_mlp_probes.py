@@ -94,7 +94,7 @@ def test_agrees_with_an_ordinary_training_loop(settings):
     for problem, probe in zip(problems, fit_mlp_probes(data, labels, problems, method, CLASSES), strict=True):
         expected, losses = loop(data[0], labels, problem, method)
         np.testing.assert_allclose(probe.probabilities(data[0]), expected, atol=2e-5)
-        np.testing.assert_allclose([row["val_loss"] for row in probe.curves], losses, rtol=1e-4)
+        np.testing.assert_allclose([row["validation_loss"] for row in probe.curves], losses, rtol=1e-4)
 
 
 def test_a_result_does_not_depend_on_what_is_trained_beside_it():
@@ -124,7 +124,7 @@ def test_the_epoch_of_least_validation_loss_is_kept():
     data, labels = scans()
     labels[:8] = (labels[:8] + 1) % CLASSES  # wrong labels, which late epochs learn by heart
     (probe,) = fit_mlp_probes(data, labels, [Problem(np.arange(20), VALIDATION)], mlp(epochs=30, rate=0.02), CLASSES)
-    losses = [row["val_loss"] for row in probe.curves]
+    losses = [row["validation_loss"] for row in probe.curves]
     assert probe.best_epoch == 1 + int(np.argmin(losses)) < 30
     own = probe.probabilities(data[0][VALIDATION])[np.arange(20), labels[VALIDATION]]
     assert -np.log(own).mean() == pytest.approx(min(losses), rel=1e-4)
@@ -134,7 +134,7 @@ def test_without_validation_rows_the_last_epoch_is_kept():
     data, labels = scans()
     (probe,) = fit_mlp_probes(data, labels, [Problem(np.arange(20))], mlp(), CLASSES)
     assert probe.best_epoch == 4
-    assert probe.curves[-1]["val_loss"] is None
+    assert probe.curves[-1]["validation_loss"] is None
 
 
 def test_the_head_gives_the_same_probabilities():

@@ -27,7 +27,7 @@ class FittedMlp:
     """A multi-layer probe that takes features as they are: standardisation is folded into its first layer.
 
     ``layers``: weight (out, in) and bias (out,) of the three linear layers. ``curves``: one row per epoch, with
-    ``train_loss``, ``val_loss`` and ``val_accuracy`` (None without validation rows). ``best_epoch``: whose weights
+    ``train_loss``, ``validation_loss`` and ``validation_accuracy`` (None without validation rows). ``best_epoch``: whose weights
     these are, counted from 1.
     """
 
@@ -208,7 +208,9 @@ class _Runs:
         if not math.isfinite(train_loss):
             raise UserError(f"mlp_probe diverged in epoch {epoch}: the loss is no longer a number; lower rate")
         loss, accuracy = self._validate(run)
-        self.curves[run].append({"epoch": epoch, "train_loss": train_loss, "val_loss": loss, "val_accuracy": accuracy})
+        self.curves[run].append(
+            {"epoch": epoch, "train_loss": train_loss, "validation_loss": loss, "validation_accuracy": accuracy}
+        )
         best = self.best[run]
         if self.method.select == "best" and loss is not None and (best is None or loss < best[0]):
             self.best[run] = (loss, epoch, [p[run].clone() for p in self.params])

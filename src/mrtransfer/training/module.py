@@ -181,9 +181,9 @@ class Classifier(L.LightningModule):
     def validation_scores(self) -> dict[str, float | None]:
         """Of the last pass over the validation rows; None where there are none."""
         if len(self.task.validation) == 0:
-            return {"val_loss": None, "val_accuracy": None}
+            return {"validation_loss": None, "validation_accuracy": None}
         loss, weight, right, count = self.validation_sums.tolist()
-        return {"val_loss": loss / max(weight, 1e-12), "val_accuracy": right / count}
+        return {"validation_loss": loss / max(weight, 1e-12), "validation_accuracy": right / count}
 
     # The end of an epoch
 
@@ -203,8 +203,8 @@ class Classifier(L.LightningModule):
 
     def keep_best(self, row: Mapping[str, Any]) -> None:
         """Remember the present weights where their validation loss is the lowest yet."""
-        if self.task.chooses and row["val_loss"] < self.progress.best_loss:
-            self.progress.best_loss, self.progress.best_epoch = row["val_loss"], row["epoch"]
+        if self.task.chooses and row["validation_loss"] < self.progress.best_loss:
+            self.progress.best_loss, self.progress.best_epoch = row["validation_loss"], row["epoch"]
             self.progress.best = copied(self.state_dict())
 
 
