@@ -41,7 +41,8 @@ class TrainResult:
     """What a training leaves beside the weights.
 
     ``curves``: one row per epoch with ``train_loss``, ``train_accuracy``, ``validation_loss`` and
-    ``validation_accuracy``, and a row of epoch 0, before training, where there are validation rows. ``best_epoch``: the one whose weights were kept.
+    ``validation_accuracy``, and a row of epoch 0, before training, where there are validation rows. ``best_epoch``: the
+    one whose weights were kept.
     ``seconds``: over all interruptions. ``resumed_at``: epochs that an earlier process had done.
     """
 

@@ -27,8 +27,8 @@ class FittedMlp:
     """A multi-layer probe that takes features as they are: standardisation is folded into its first layer.
 
     ``layers``: weight (out, in) and bias (out,) of the three linear layers. ``curves``: one row per epoch, with
-    ``train_loss``, ``validation_loss`` and ``validation_accuracy`` (None without validation rows). ``best_epoch``: whose weights
-    these are, counted from 1.
+    ``train_loss``, ``validation_loss`` and ``validation_accuracy`` (None without validation rows). ``best_epoch``:
+    whose weights these are, counted from 1.
     """
 
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]

@@ -70,7 +70,7 @@ def phantom(
             scan = Scan(seed, subject, kind, z, contrasts[0], scanners[subject % len(scanners)], size)
             rows.append(_row(scan, index, contrasts, isinstance(contrast, str), task))
     classes = wanted if task == "types" else DETECTION_CLASSES
-    notes = (f"Rendered, not scanned: {subjects} phantom subjects, {slices} slices each.",)
+    notes = (f"Rendered, not scanned: {subjects} phantom subjects, slices of each: {slices}.",)
     return Manifest.create(pd.DataFrame(rows), Path(), "phantom", classes, notes)
 
 
