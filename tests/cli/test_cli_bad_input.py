@@ -408,7 +408,7 @@ class TestDisk:
             assert ".partial" not in said
             assert said.endswith("the disk is full; free some space or choose another folder, then run it again"), said
             assert attempt["left_over"] == []
-        for part in ("data/pixels/", "features/", "unfinished/", "model", "report.html"):
+        for part in ("data/pixels/", "features/", "unfinished/", "unfinished/model-", "report.html"):
             assert any(f"{disk}/study/{part}" in attempt["err"] for attempt in failed), (
                 f"{part} never met the full disk"
             )

@@ -172,6 +172,7 @@ class Study:
             images=target.store.images,
             curves={arm: runs for arm, runs in curves.items() if any(runs)},
             audit_pairs=target.audit_pairs,
+            units=target.units,
             timings=environment["seconds"],
             environment=environment["machine"],
         )

@@ -73,6 +73,7 @@ def build_context(
     environment: Mapping[str, Any] | None = None,
     examples: int = 5,
     wrong: int = 12,
+    units: np.ndarray | None = None,
 ) -> ReportContext:
     """Collect what the report shows.
 
@@ -88,6 +89,7 @@ def build_context(
         environment: what it ran on.
         examples: example images per class.
         wrong: at most so many misclassified samples.
+        units: what belongs together, (N,): of each unit only the most surely wrong sample is shown.
     """
     labels = np.asarray(labels)
     pooled = pool(outcomes, labels, np.arange(len(labels)))
@@ -96,7 +98,7 @@ def build_context(
     return ReportContext(
         classes=classes,
         example_images=_examples(labels, classes, images, examples),
-        wrong_cases=_wrong_cases(pooled, best, classes, samples, images, wrong),
+        wrong_cases=_wrong_cases(pooled, best, classes, samples, images, wrong, units),
         wrong_arm=best[0],
         curves=dict(curves or {}),
         confusion={cell[0]: _mean_confusion(pooled, cell) for cell in cells},
@@ -136,12 +138,17 @@ def _wrong_cases(
     samples: Sequence[str],
     images: np.ndarray,
     number: int,
+    units: np.ndarray | None,
 ) -> list[WrongCase]:
     """The samples on which the arm is most surely wrong, judged by its mean probabilities over seeds."""
     runs = np.stack(_runs(pooled, cell))
     mean = runs.mean(0)
     predicted, surest = mean.argmax(1), mean.max(1)
     wrong = np.flatnonzero(predicted != pooled.labels)
+    wrong = wrong[np.argsort(-surest[wrong], kind="stable")]
+    if units is not None:
+        _, first = np.unique(units[pooled.rows[wrong]], return_index=True)
+        wrong = wrong[np.sort(first)]
     return [
         WrongCase(
             image=picture(images[pooled.rows[at]]),
@@ -152,7 +159,7 @@ def _wrong_cases(
             seeds_wrong=int((runs[:, at].argmax(1) != pooled.labels[at]).sum()),
             seeds=len(runs),
         )
-        for at in wrong[np.argsort(-surest[wrong], kind="stable")][:number]
+        for at in wrong[:number]
     ]
 
 

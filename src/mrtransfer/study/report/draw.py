@@ -40,11 +40,16 @@ def draw_report(folder: Path, results: Mapping[str, Any], context: ReportContext
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"image": data_uri, "duration": duration}
+    environment.filters |= {"image": data_uri, "duration": duration, "breakable": breakable}
     page = environment.get_template("template.html.j2").render(**_view(results, context))
     write_text(folder / "report.html", page)
     write_text(folder / "results.csv", tables.csv_text(results))
     return folder / "report.html"
+
+
+def breakable(name: str) -> str:
+    """``name`` with places where a narrow column may break it: after an underscore or a hyphen."""
+    return name.replace("_", "_\u200b").replace("-", "-\u200b")
 
 
 def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
