@@ -86,6 +86,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
         "backbone_pass_s": round(median(passes), 2),
         "all_heads_s": round(median(heads), 2),
         "ours_over_one_pass": round(ours / median(passes), 3),
+        "ours_over_one_plain_float32_pass": round(ours / (median(batches) / 32 * len(store)), 3),
         "plain_loop_s_scaled": round(plain),
         "plain_loop_timed_on": f"{options.timed_batches} batches of 32, {options.repeats} times",
         "plain_over_ours": round(plain / ours),

@@ -48,7 +48,7 @@ def fit_linear_probes(
     class_weights: str | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-3,
     advance: Callable[[int], None] | None = None,
 ) -> list[FittedLinear]:
     """Fit every problem at every regularisation, and keep of each problem the one with the least validation loss.

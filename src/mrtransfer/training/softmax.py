@@ -19,6 +19,7 @@ class Solution:
     converged: Tensor
 
 
+@torch.inference_mode()
 def solve(
     data: Tensor,
     labels: Tensor,
@@ -27,7 +28,7 @@ def solve(
     l2: Tensor,
     classes: int,
     *,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-3,
     max_passes: int = 500,
 ) -> Solution:
     """Minimise Σᵢ wᵢ·(−log softmax(W zᵢ + b)[yᵢ]) + λ/2·‖W‖² for P problems and L values of λ each.

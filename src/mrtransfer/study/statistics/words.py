@@ -31,6 +31,11 @@ def count_of(amount: float, unit: str) -> str:
     return f"{amount:,.0f} {unit}" + ("" if round(amount) == 1 else "s")
 
 
+def named(arm: str) -> str:
+    """An arm's name as it stands in a sentence: in quotation marks where it has several words."""
+    return f"“{arm}”" if " " in arm else arm
+
+
 def sentence(clause: str) -> str:
     """The clause with a capital letter and a full stop."""
     return f"{clause[:1].upper()}{clause[1:]}."
@@ -56,7 +61,7 @@ class Words:
 
     def comparison(self, entry: dict[str, Any]) -> str:
         """One comparison, as a clause that can follow another."""
-        a, b, kind = entry["a"], entry["b"], entry["verdict"]
+        a, b, kind = named(entry["a"]), named(entry["b"]), entry["verdict"]
         where = f"with {self.budget(entry['budget'], entry['labelled'])}"
         if entry["low"] is None or entry["low"] != entry["low"]:
             return f"{where}, {a} and {b} cannot be compared ({entry['reason']})"
@@ -75,7 +80,7 @@ class Words:
 
     def saving(self, found: dict[str, Any]) -> str:
         """What one arm saves in labels, as a sentence without its full stop."""
-        a, b, name = found["a"], found["b"], METRIC_NAMES[found["metric"]]
+        a, b, name = named(found["a"]), named(found["b"]), METRIC_NAMES[found["metric"]]
         spent = f"{found['b_labels']:,}"
         score = f"{number(found['b_score'], found['metric'])}{' %' if HIGHER_IS_BETTER[found['metric']] else ''} {name}"
         low = f"{'at most ' if found['low_at_most'] else ''}{found['low']:,.0f}"
