@@ -15,7 +15,13 @@ from typer.testing import CliRunner
 from mrtransfer.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "using.md", ROOT / "docs" / "recipe.md", ROOT / "docs" / "architecture.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "using.md",
+    ROOT / "docs" / "recipe.md",
+    ROOT / "docs" / "architecture.md",
+    ROOT / "docs" / "results.md",
+]
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MAKE_TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 
