@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
     labels, belong = manifest.labels, units(manifest)
     fold = holdout(labels, belong, test=0.3, seed=0)[0]
     method = parse_method(
-        {"name": "fine_tune", "epochs": options.epochs, "rate": 1e-3, "backbone_rate": 1e-3, "weight_decay": 0.01,
+        {"name": "fine_tune", "epochs": options.epochs, "rate": 1e-3, "backbone_rate": 1e-4, "weight_decay": 0.01,
          "schedule": "constant", "head_start": "random", "select": "last"}
     )  # fmt: skip
     network, head = fresh(options, len(manifest.classes), 0)
@@ -105,7 +105,8 @@ def plain_loop(
 ) -> None:  # fmt: skip
     """What one would write by hand; batch norm keeps its statistics, as in our method."""
     model = torch.nn.Sequential(network, head)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.01)
+    groups = [{"params": network.parameters(), "lr": 1e-4}, {"params": head.parameters(), "lr": 1e-3}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed)
     data = torch.utils.data.TensorDataset(
         torch.from_numpy(np.array(pixels[rows])), torch.from_numpy(labels[rows].astype(np.int64))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json as json_text
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,15 +66,22 @@ def show(predictions: list[dict[str, Any]]) -> None:
     """Print the predictions as a table, warnings below it."""
     classes = list(predictions[0]["probabilities"])
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("image", overflow="fold")
-    table.add_column("predicted", style="cyan")
+    table.add_column("image", overflow="fold", min_width=16)
+    table.add_column("predicted", style="cyan", no_wrap=True)
     for name in classes:
-        table.add_column(Text(name), justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", overflow="fold", min_width=5)
+    shared = _shared_folder([row["image"] for row in predictions])
     for row in predictions:
         values = (f"{row['probabilities'][name]:.3f}" for name in classes)
-        table.add_row(Text(row["image"]), Text(row["predicted"]), *values)
+        table.add_row(Text(row["image"].removeprefix(shared)), Text(row["predicted"]), *values)
     console = Console(highlight=False)
     console.print(table)
     for row in predictions:
         if row["warning"]:
             console.print(f"{row['image']}: {row['warning']}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _shared_folder(images: list[str]) -> str:
+    """The folder that all images lie in, with its slash; the table leaves it out, JSON and CSV do not."""
+    folder = os.path.commonpath([os.path.dirname(image) for image in images])
+    return f"{folder}{os.sep}" if folder else ""

@@ -17,7 +17,7 @@ from mrtransfer.common.errors import UserError
 
 Requested = Literal["auto", "float32", "bfloat16"]
 
-TOLERANCE = 0.05  # of the root mean square of the logits; bfloat16 carries 8 bits
+TOLERANCE = 0.1  # of the root mean square of the logits: bfloat16 carries 8 bits, and a deep network adds up its layers
 _GAIN = 1.1  # a smaller gain is within what a busy machine does by itself
 _ROUNDS = 3
 
