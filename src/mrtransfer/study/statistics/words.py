@@ -83,14 +83,14 @@ class Words:
         a, b, name = named(found["a"]), named(found["b"]), METRIC_NAMES[found["metric"]]
         spent = f"{found['b_labels']:,}"
         score = f"{number(found['b_score'], found['metric'])}{' %' if HIGHER_IS_BETTER[found['metric']] else ''} {name}"
-        low = f"{'at most ' if found['low_at_most'] else ''}{found['low']:,.0f}"
+        low = ("at most " if found["low_at_most"] else "") + f"{found['low']:,.0f}"
         if not found["reached"]:
             return (
                 f"{a} does not reach, with up to {count_of(found['largest'], f'labelled {self.unit}')}, "
                 f"what {b} reaches with {spent} ({score})"
             )
         high = "no upper limit" if found["open"] else f"{found['high']:,.0f}"
-        interval = f"95 % interval {low} to {high}" if low != high else f"95 % interval {low}"
+        interval = f"95 % interval {low}" if low.split()[-1] == high else f"95 % interval {low} to {high}"
         fewer = " or fewer" if found["at_most"] else ""
         return (
             f"{a} reaches with {count_of(found['a_labels'], f'labelled {self.unit}')}{fewer} "
