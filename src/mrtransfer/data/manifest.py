@@ -1,5 +1,6 @@
 """The manifest: one table for every dataset, one row per sample."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ import pandas as pd
 
 from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.files import atomic_path
+from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.data.readers.location import moved
 from mrtransfer.data.schema import SPLITS, TEXT, check_rows, image_columns, row_name, with_types
 
@@ -32,6 +34,7 @@ class Manifest:
     name: str
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    mask_labels: MaskLabels | None = None
 
     @classmethod
     def create(
@@ -42,12 +45,13 @@ class Manifest:
         classes: Sequence[str] | None = None,
         notes: Sequence[str] = (),
         where: str | Path | None = None,
+        mask_labels: MaskLabels | None = None,
     ) -> "Manifest":
         """Check ``table`` and fill in the columns it lacks.
 
         ``classes`` are in order (class i is label i); without them, the labels in sorted order. ``where`` is what
-        errors call the table, by default ``name``. Raises :class:`UserError` that names the column and row of the
-        first problem.
+        errors call the table, by default ``name``. ``mask_labels`` says what the masks' values mean. Raises
+        :class:`UserError` that names the column and row of the first problem.
         """
         source = str(where or name)
         checked = with_types(table.reset_index(drop=True), source)
@@ -60,7 +64,7 @@ class Manifest:
             raise UserError(
                 f"{row_name(source, int(unknown.index[0]))}: {unknown_name('label', unknown.iloc[0], classes)}"
             )
-        return cls(checked, Path(root), name, tuple(classes), tuple(notes))
+        return cls(checked, Path(root), name, tuple(classes), tuple(notes), mask_labels)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -121,14 +125,16 @@ class Manifest:
     def save(self, path: str | Path) -> Path:
         """Write the table as CSV or Parquet, for :meth:`load` or for ``dataset: table``.
 
-        Locations are written relative to the table's folder; the columns ``dataset`` and ``class`` (the label's index)
-        keep the dataset's name and the order of the classes.
+        Locations are written relative to the table's folder; the columns ``dataset``, ``class`` (the label's index) and
+        ``mask_labels`` (JSON) keep the dataset's name, the order of the classes and the meaning of the masks' values.
         """
         path = Path(path)
         _check_suffix(path)
         labels = pd.Series(self.labels, dtype="Int64")
         table = self.table.assign(dataset=self.name)
         table["class"] = labels.where(labels >= 0)
+        if self.mask_labels is not None:
+            table["mask_labels"] = json.dumps(self.mask_labels.to_json(), ensure_ascii=False)
         for column in [*image_columns(table), "mask"]:
             table[column] = table[column].map(lambda text: moved(text, self.root, path.parent), na_action="ignore")
         with atomic_path(path) as temporary:
@@ -152,7 +158,8 @@ class Manifest:
             kept = table.pop("dataset").dropna().astype(str).unique()
             name = str(kept[0]) if len(kept) == 1 and name is None else name
         classes = _classes_in_order(table, path) if "class" in table else None
-        return cls.create(table, path.parent, name or path.stem, classes, where=path)
+        mask_labels = _mask_labels(table, path) if "mask_labels" in table else None
+        return cls.create(table, path.parent, name or path.stem, classes, where=path, mask_labels=mask_labels)
 
     def describe(self) -> dict[str, Any]:
         """What is in the dataset, as JSON can write it: samples per class and split, subjects, channels, notes."""
@@ -177,6 +184,8 @@ class Manifest:
             "splits": {split: int(splits[split]) for split in SPLITS if split in splits},
             "channels": list(self.channels),
             "masks": int(table["mask"].notna().sum()),
+            "mask_classes": list(self.mask_labels.names) if self.mask_labels else [],
+            "mask_regions": list(self.mask_labels.region_names) if self.mask_labels else [],
             "scanners": sorted(table["scanner"].dropna().unique()),
             "notes": list(self.notes),
         }
@@ -210,3 +219,16 @@ def _classes_in_order(table: pd.DataFrame, path: Path) -> list[str] | None:
         raise UserError(f"{path}: the column 'class' must give each label one number of its own")
     table.drop(columns="class", inplace=True)
     return [str(label) for label in pairs["label"]] or None
+
+
+def _mask_labels(table: pd.DataFrame, path: Path) -> MaskLabels | None:
+    """The meaning of the masks' values that the column ``mask_labels`` gives, the same in every row; taken out."""
+    texts = table.pop("mask_labels").dropna().unique()
+    if len(texts) > 1:
+        raise UserError(f"{path}: the column 'mask_labels' must hold the same text in every row")
+    if not len(texts):
+        return None
+    try:
+        return MaskLabels.from_json(json.loads(str(texts[0])), f"{path}: the column 'mask_labels'")
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: the column 'mask_labels' is not valid JSON ({error})") from error
