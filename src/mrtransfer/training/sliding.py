@@ -1,0 +1,173 @@
+"""Sliding-window inference: volumes of any size through a network that sees one window at a time, in bounded memory."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import combinations
+from math import prod
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mrtransfer.common.progress import progress
+from mrtransfer.training.blend import Blend, allocate, fill_outside
+from mrtransfer.training.precision import FLOAT32, Precision
+from mrtransfer.training.windows import Tiles, cut, importance, place_windows
+
+MEMORY = 2**30
+"""Bytes of probabilities that are kept in memory; a larger result is a memory-mapped temporary file."""
+_BATCH_VOXELS = 2**20  # of all windows that go through the network together
+_KNOWN = 4  # answers to constant windows that are kept
+
+Run = Callable[[np.ndarray], Tensor]
+
+
+class HasPatch(Protocol):
+    """A plan, of which only the size of its windows matters here."""
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """Voxels of a window; (x, y, 1) for 2-D networks."""
+
+
+def predict_case(
+    network: nn.Module,
+    head: nn.Module,
+    image: np.ndarray,
+    *,
+    plan: HasPatch,
+    loss: str,
+    precision: Precision = FLOAT32,
+    device: str | torch.device = "cpu",
+    overlap: float = 0.5,
+    mirror: bool = False,
+    batch: int | None = None,
+    skip_background: bool = True,
+    memory: int = MEMORY,
+) -> np.ndarray:
+    """Probabilities (K, X, Y, Z) float32 of a prepared ``image`` (C, X, Y, Z), array or memory map.
+
+    The modules are on ``device`` in the layout of ``precision`` (see :func:`~mrtransfer.training.precision.placed`);
+    they are run in evaluation mode. Windows of ``plan.patch`` voxels share ``overlap`` of themselves with their
+    neighbours; their probabilities (softmax or sigmoid, as ``loss`` asks for) are averaged with Gaussian importance
+    (σ = patch / 8; Isensee et al. 2021, nnU-Net). ``mirror``: every window is also seen mirrored along all axes
+    (8 passes in 3-D, 4 in 2-D). A volume smaller than a window is padded with each channel's least value.
+    ``batch``: windows that are computed together, which changes nothing but time and memory.
+
+    ``skip_background``: a window of constant channels is computed once and its answer reused, which is exact, as the
+    same input gives the same output. And where it takes fewer windows, these cover only the box around everything that
+    is not background, with a margin of 8 voxels; the rest is answered as the centre of a window of background is.
+
+    Memory: sums are kept in float32 for a slab one window thick along the axis where that is least, so at most
+    4 (K + 1) · X · Y · Z · min(patch / size) bytes; a result of more than ``memory`` bytes is a temporary file, mapped
+    into memory, which vanishes with the array. Raises :class:`UserError` where the disk cannot hold it.
+    """
+    if image.ndim != 4 or not 0 <= overlap < 1:
+        raise ValueError(f"an image (C, X, Y, Z) and an overlap in [0, 1) are needed, not {image.shape}, {overlap}")
+    patch, shape = tuple(plan.patch), image.shape[1:]
+    run = _runner(network, head, loss, precision, torch.device(device), mirror)
+    tiles = place_windows(image, patch, overlap, skip_background)
+    with _evaluating(network, head), torch.inference_mode():
+        blend: Blend | None = None
+        with progress("windows", tiles.count) as advance:
+            for start, answer in _answers(run, image, tiles, batch or max(_BATCH_VOXELS // prod(patch), 1)):
+                if blend is None:
+                    output = allocate((len(answer), *shape), memory)
+                    blend = Blend(output, tiles, torch.from_numpy(importance(patch)).to(answer.device))
+                blend.add(start, answer)
+                advance(1)
+        assert blend is not None  # every grid has a window
+        blend.move(blend.end)
+        if not tiles.covers(shape):
+            fill_outside(output, tiles, _background(run, image, patch))
+    return output
+
+
+def _runner(
+    network: nn.Module, head: nn.Module, loss: str, precision: Precision, device: torch.device, mirror: bool
+) -> Run:
+    """A function from windows (n, C, *patch) float32 to their probabilities (n, K, *patch) float32 on ``device``."""
+    from mrtransfer.tasks.segmentation.losses import probabilities
+
+    layout = torch.channels_last_3d if precision.channels_last else torch.contiguous_format
+
+    def run(windows: np.ndarray) -> Tensor:
+        images = torch.from_numpy(windows).to(device)
+        axes = [axis for axis in (2, 3, 4) if images.shape[axis] > 1] if mirror else []
+        flips = [flip for count in range(len(axes) + 1) for flip in combinations(axes, count)]
+        total: Tensor | None = None
+        for flip in flips:
+            with precision.autocast(device):
+                seen = images.flip(flip) if flip else images
+                logits = head(network(seen.contiguous(memory_format=layout)))
+            answer = probabilities(logits.float(), loss)
+            total = answer if total is None else total + answer.flip(flip)  # the first flip is none at all
+        assert total is not None
+        return total / len(flips) if mirror else total
+
+    return run
+
+
+def _answers(run: Run, image: np.ndarray, tiles: Tiles, batch: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """Every window's start and its probabilities (K, *patch), in the order of ``tiles``."""
+    smaller = any(size < length for size, length in zip(image.shape[1:], tiles.patch, strict=True))
+    fill = _least(image) if smaller else None
+    known: dict[bytes, Tensor] = {}
+    waiting: list[tuple[tuple[int, ...], np.ndarray | Tensor]] = []
+    fresh = 0
+    for start in tiles:
+        window = cut(image, start, tiles.patch, fill)
+        if tiles.reuse and (window == window[:, :1, :1, :1]).all():
+            waiting.append((start, _constant(run, window, known)))
+        else:
+            waiting.append((start, window))
+            fresh += 1
+        if fresh == batch:
+            yield from _computed(run, waiting)
+            waiting, fresh = [], 0
+    yield from _computed(run, waiting)
+
+
+def _constant(run: Run, window: np.ndarray, known: dict[bytes, Tensor]) -> Tensor:
+    """The answer to a window of constant channels, computed when their values are first met."""
+    values = window[:, 0, 0, 0].tobytes()
+    if values not in known:
+        if len(known) == _KNOWN:
+            del known[next(iter(known))]
+        known[values] = run(window[None])[0]
+    return known[values]
+
+
+def _computed(
+    run: Run, waiting: list[tuple[tuple[int, ...], np.ndarray | Tensor]]
+) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    windows = [window for _, window in waiting if isinstance(window, np.ndarray)]
+    answers = iter(run(np.stack(windows)) if windows else ())
+    for start, window in waiting:
+        yield start, window if isinstance(window, Tensor) else next(answers)
+
+
+def _background(run: Run, image: np.ndarray, patch: tuple[int, ...]) -> np.ndarray:
+    """Probabilities (K,) in the middle of a window that shows what the volume's first voxel shows."""
+    window = np.broadcast_to(np.asarray(image[:, :1, :1, :1], np.float32), (len(image), *patch))
+    answer = run(np.array(window[None]))[0].cpu().numpy()
+    return answer[(slice(None), *(length // 2 for length in patch))]
+
+
+def _least(image: np.ndarray) -> np.ndarray:
+    """The least value (C,) float32 of each channel."""
+    return np.asarray(image.reshape(len(image), -1).min(axis=1), dtype=np.float32)
+
+
+@contextmanager
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Modules in evaluation mode; afterwards every part of them is in the mode it was in."""
+    before = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
