@@ -19,13 +19,17 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def in_threads(function: Callable[[A], B], items: Iterable[A], ahead: int = 4) -> Iterator[B]:
-    """``map(function, items)`` in one thread per core, in order; at most ``ahead`` results per core wait in memory.
+def in_threads(
+    function: Callable[[A], B], items: Iterable[A], ahead: int = 4, threads: int | None = None
+) -> Iterator[B]:
+    """``map(function, items)`` in one thread per core, in order; at most ``ahead`` results per thread are in memory.
+
+    ``threads``: fewer than one per core, where an item needs much memory.
 
     Matrix libraries get one thread each meanwhile: all cores are busy already, and threads that wait for others cost
     a factor of ten on a loaded machine.
     """
-    cores = cpu_count()
+    cores = min(cpu_count(), threads or cpu_count())
     waiting: deque[Future[B]] = deque()
     with threadpool_limits(1), ThreadPoolExecutor(cores) as pool:
         try:
