@@ -1,12 +1,12 @@
 """Batches: slices of the pixel store, in an order that is a pure function of (seed, epoch)."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from mrtransfer.training.problems import derived_seed
 
@@ -24,7 +24,36 @@ def batch_bounds(count: int, batch: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], count], strict=True))
 
 
-class Batches(Dataset[dict[str, Any]]):
+class Numbered(Protocol):
+    """Batches that are read by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> dict[str, Any]: ...
+
+
+class Prefetched:
+    """All batches in order, each read in the background while the one before it is worked on."""
+
+    def __init__(self, batches: Numbered) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if len(self) == 0:
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="next batch") as reader:
+            coming = reader.submit(self.batches.__getitem__, 0)
+            for number in range(len(self)):
+                batch = coming.result()
+                if number + 1 < len(self):
+                    coming = reader.submit(self.batches.__getitem__, number + 1)
+                yield batch
+
+
+class Batches:
     """Batches of uint8 images (B, C, H, W), their labels (B,) and their number within the epoch."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, batch: int) -> None:

@@ -1,0 +1,116 @@
+"""Classification: one label per image, cross-entropy."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mrtransfer.augment.image import Augment
+from mrtransfer.augment.prepare import to_input
+from mrtransfer.common.files import digest
+from mrtransfer.models.network import Backbone
+from mrtransfer.training.batches import Batches, Prefetched, epoch_order, image_batches
+from mrtransfer.training.module import Progress, Task, Trainee
+from mrtransfer.training.problems import class_factors, derived_seed
+
+
+@dataclass(frozen=True)
+class ClassificationTask(Task):
+    """What a classifier learns from: stored images (N, C, H, W) uint8 and the label of every row."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    input: Mapping[str, Any]
+    augment: Augment | None
+
+    def describe(self) -> dict[str, Any]:
+        """Labels, shape of the images, how they are prepared and augmented."""
+        return {
+            "labels": digest(np.ascontiguousarray(self.labels).tobytes()),
+            "images": list(self.images.shape),
+            "input": {"channels": self.input["channels"], "normalise": str(self.input["normalise"])},
+            "augment": self.augment.model_dump() if self.augment is not None else None,
+        }
+
+
+class Classifier(Trainee):
+    """Backbone and head that tell classes apart; the best epoch is the one of least validation loss."""
+
+    training_columns = ("train_loss", "train_accuracy")
+    factors: Tensor
+    task: ClassificationTask
+
+    def __init__(
+        self, network: Backbone, head: nn.Module, task: ClassificationTask, progress: Progress, **options: Any
+    ) -> None:
+        super().__init__(network, head, task, progress, **options)
+        classes = next(p for p in reversed(list(head.parameters()))).shape[0]
+        factors = class_factors(task.labels[task.train], task.method.class_weights, classes)
+        self.register_buffer("factors", torch.from_numpy(factors).float(), persistent=False)
+        self.steps = len(self._batches(task.train))
+
+    def train_dataloader(self) -> Iterable[dict[str, Any]]:
+        """This epoch's batches."""
+        return Prefetched(self._batches(epoch_order(self.task.train, self.task.seed, self.epoch)))
+
+    def val_dataloader(self) -> Iterable[dict[str, Any]]:
+        """All validation rows, in order."""
+        return Prefetched(self._batches(self.task.validation))
+
+    def _batches(self, rows: np.ndarray) -> Batches:
+        return Batches(self.task.images, self.task.labels, rows, self.task.method.batch)
+
+    def plain_inputs(self) -> Iterator[Tensor]:
+        """All training images in the order in which they are stored."""
+        for images in image_batches(self.task.images, np.sort(self.task.train), self.task.method.batch):
+            yield self.inputs(images.to(self.device))
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the network sees of stored or augmented images, in the chosen layout."""
+        return to_input(images, **self.task.input).contiguous(memory_format=self.task.precision.memory_format)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) float32 of stored or augmented images."""
+        inputs = self.inputs(images)
+        with self.task.precision.autocast(inputs.device):
+            return self.head(self.network(inputs)).float()
+
+    def step_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The weighted loss of augmented images; sums of loss, hits and images."""
+        images, labels = batch["images"], batch["labels"]
+        if self.task.augment is not None and self.task.augment.active:
+            seed = derived_seed(self.task.seed, "augment", self.epoch, int(batch["number"]))
+            params = self.task.augment.sample(len(images), torch.Generator().manual_seed(seed))
+            images = self.task.augment.apply(images, params)
+        logits = self(images)
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none") * self.factors[labels]
+        right = (logits.detach().argmax(dim=1) == labels).sum().double()
+        return losses.mean(), torch.stack([losses.detach().sum().double(), right, right.new_tensor(len(labels))])
+
+    def training_scores(self, sums: Tensor) -> dict[str, float]:
+        """Loss and accuracy over the epoch, as they were when each batch was seen."""
+        loss, right, count = sums.tolist()
+        return {"train_loss": loss / count, "train_accuracy": right / count}
+
+    def validation_part(self, batch: dict[str, Any]) -> Tensor:
+        """Sums of loss, weight, hits and images of one batch of plain images."""
+        labels = batch["labels"]
+        logits = self(batch["images"])
+        weights = self.factors[labels].double()
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none").double() * weights
+        right = (logits.argmax(dim=1) == labels).double().sum()
+        return torch.stack([losses.sum(), weights.sum(), right, right.new_tensor(len(labels))])
+
+    def validation_scores(self) -> dict[str, float | None]:
+        """Loss and accuracy of the last pass over the validation rows."""
+        if len(self.task.validation) == 0:
+            return {"validation_loss": None, "validation_accuracy": None}
+        loss, weight, right, count = self.validation_sums.tolist()
+        return {"validation_loss": loss / max(weight, 1e-12), "validation_accuracy": right / count}
+
+    def score(self, row: Mapping[str, Any]) -> float:
+        """The validation loss."""
+        return float(row["validation_loss"])
