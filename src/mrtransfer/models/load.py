@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mrtransfer.common.errors import UserError
 from mrtransfer.models.adapt import Channels, fit_tensor, strip_prefix
 from mrtransfer.models.load_report import LoadReport, Row, shape_of
-from mrtransfer.models.network import Backbone, first_convolution, network_state
+from mrtransfer.models.network import StagedNetwork, first_convolution, network_state
 from mrtransfer.models.state_files import state_digest
 
 
@@ -95,7 +95,7 @@ def _compare(
     channels: Channels | None,
 ) -> _Plan:
     plan = _Plan()
-    first = network.first_conv if isinstance(network, Backbone) else first_convolution(network)
+    first = network.first_conv if isinstance(network, StagedNetwork) else first_convolution(network)
     after = set(_names_after(network, own, until)) if until is not None else set()
     for name, tensor in own.items():
         shape = shape_of(tensor)
@@ -124,14 +124,14 @@ def _compare(
 
 
 def _names_after(network: nn.Module, own: Mapping[str, Tensor], until: str) -> list[str]:
-    if not isinstance(network, Backbone):
+    if not isinstance(network, StagedNetwork):
         raise UserError("until: this network has no named stages; use partial: true")
     kept = network.stages[: network.stage_names.index(network.stage(until).name) + 1]
     return [name for name in own if not any(stage.holds(name) for stage in kept)]
 
 
 def _why_skipped(network: nn.Module, name: str) -> str | None:
-    if not isinstance(network, Backbone):
+    if not isinstance(network, StagedNetwork):
         return None
     if any(name.startswith(f"{classifier}.") for classifier in network.classifier):
         return "head"
@@ -152,7 +152,7 @@ def _refuse_differences(
     wrong = len(plan.lacking) + len(plan.misfits) + len(plan.unknown)
     if not wrong:
         return
-    first = network.first_conv if isinstance(network, Backbone) else first_convolution(network)
+    first = network.first_conv if isinstance(network, StagedNetwork) else first_convolution(network)
     if plan.misfits and wrong == len(plan.misfits) and all(name.rpartition(".")[0] in first for name in plan.misfits):
         raise UserError(
             f"{source}: {_misfit(plan.misfits[0], own, found)}: set channels: mean|sum|repeat|zero_pad, "
@@ -187,7 +187,7 @@ def _misfit(name: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
 def _how_to_take_a_part(network: nn.Module, plan: _Plan, until: str | None) -> str:
     """``until`` with the last stage up to which the file is complete, or ``partial``."""
     whole: list[str] = []
-    if isinstance(network, Backbone):
+    if isinstance(network, StagedNetwork):
         for stage in network.stages:
             if any(stage.holds(name) for name in plan.lacking):
                 break

@@ -1,7 +1,8 @@
-"""Backbones: networks of our own or any timm model, whole or up to a named stage, with one pooled feature vector."""
+"""Networks as rows of named stages, and backbones: any network, whole or cut, with one pooled feature vector."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,33 +16,57 @@ from mrtransfer.models.networks import NETWORKS
 from mrtransfer.models.stages import Stage, find_stages, pool_maps, remove_after
 
 
-class Backbone(nn.Module):
-    """A network without classifier: (N, ``in_channels``, H, W) to pooled features (N, ``features``).
+@dataclass(frozen=True)
+class Encoder:
+    """The part of a network that is a published classification network.
 
-    ``body`` is the network itself; its parameters keep their published names (:func:`network_state`).
-    ``stages`` are those still there, ``removed`` those cut off by ``until``, ``classifier`` the names under which
-    published files keep the classifier that a backbone does not have.
+    ``prefix`` is where it lies in the body (``encoder.model.``). ``names`` are all tensors of the published network
+    without its classifier: published name to name in the body, or to None where the body has no such layer.
     """
 
-    def __init__(self, name: str, body: nn.Module, *, in_channels: int, until: str | None = None) -> None:
+    name: str
+    prefix: str
+    names: Mapping[str, str | None]
+
+
+class StagedNetwork(nn.Module):
+    """A body whose stages, in forward order, can be frozen and given weights one by one.
+
+    ``body`` is the network itself; its parameters keep their published names (:func:`network_state`). ``stages`` are
+    those still there, ``removed`` those cut off by ``until``, ``classifier`` the names under which files keep a
+    classifier or head that the body does not have, ``first_conv`` the convolutions that see the input channels.
+    """
+
+    features: int
+    """How many features the network gives: per image for a backbone, per voxel for a segmentation network."""
+    encoder: Encoder | None = None
+
+    def __init__(
+        self,
+        name: str,
+        body: nn.Module,
+        *,
+        in_channels: int,
+        stages: tuple[Stage, ...],
+        classifier: tuple[str, ...],
+        first_conv: tuple[str, ...],
+        until: str | None = None,
+        removed: tuple[Stage, ...] = (),
+    ) -> None:
         super().__init__()
         self.name = name
         self.in_channels = in_channels
         self.until = until
-        config = _pretrained_config(body)
-        self.size: int = int((config.get("input_size") or (3, 224, 224))[-1])
-        self.normalise = _normalise_of(config)
-        self.classifier = _names(config.get("classifier")) or ("classifier", "fc", "head.fc")
-        self.first_conv = _names(config.get("first_conv")) or first_convolution(body)
-        stages = find_stages(body)
-        self.removed: tuple[Stage, ...] = ()
-        if until is not None:
-            if until not in [stage.name for stage in stages]:
-                raise unknown_name(f"stage of {name}", until, [stage.name for stage in stages], shown=40)
-            self.removed = remove_after(body, stages, until)
-        self.stages: tuple[Stage, ...] = stages[: len(stages) - len(self.removed)]
+        self.stages = stages
+        self.removed = removed
+        self.classifier = classifier
+        self.first_conv = first_conv
         self.body = body
-        self.features: int = self._shape_of_features()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """All that is needed to build the network again, ready for JSON; its weights apart."""
+        return {"name": self.name, "in_channels": self.in_channels, "until": self.until}
 
     @property
     def stage_names(self) -> list[str]:
@@ -64,6 +89,33 @@ class Backbone(nn.Module):
         """Every module of one stage, at all depths."""
         stage = self.stage(name)
         return [module for key, module in self.body.named_modules() if key and stage.holds(key)]
+
+
+class Backbone(StagedNetwork):
+    """A network without classifier: (N, ``in_channels``, H, W) to pooled features (N, ``features``)."""
+
+    def __init__(self, name: str, body: nn.Module, *, in_channels: int, until: str | None = None) -> None:
+        config = pretrained_config(body)
+        stages = find_stages(body)
+        first_conv = _names(config.get("first_conv")) or first_convolution(body)
+        removed: tuple[Stage, ...] = ()
+        if until is not None:
+            if until not in [stage.name for stage in stages]:
+                raise unknown_name(f"stage of {name}", until, [stage.name for stage in stages], shown=40)
+            removed = remove_after(body, stages, until)
+        super().__init__(
+            name,
+            body,
+            in_channels=in_channels,
+            stages=stages[: len(stages) - len(removed)],
+            classifier=classifier_names(config),
+            first_conv=first_conv,
+            until=until,
+            removed=removed,
+        )
+        self.size: int = int((config.get("input_size") or (3, 224, 224))[-1])
+        self.normalise = _normalise_of(config)
+        self.features = self._shape_of_features()
 
     def maps(self, x: Tensor) -> Tensor:
         """The last stage's output before pooling, (N, features, H', W') for a convolutional network."""
@@ -92,9 +144,9 @@ class Backbone(nn.Module):
             return self._meta_forward(self.size)
         except Exception as error:
             if self.until is None:
-                raise UserError(f"{self.name} cannot be used as a backbone: {_sentence(error)}") from error
+                raise UserError(f"{self.name} cannot be used as a backbone: {sentence(error)}") from error
             raise UserError(
-                f"{self.name} cannot be cut after {self.until!r} ({_sentence(error)}); "
+                f"{self.name} cannot be cut after {self.until!r} ({sentence(error)}); "
                 f"its stages are {', '.join(s.name for s in (*self.stages, *self.removed))}"
             ) from error
 
@@ -124,14 +176,14 @@ def build_network(name: str, *, in_channels: int = 3, until: str | None = None, 
     """
     if in_channels < 1:
         raise UserError(f"in_channels: {in_channels} is not a number of channels; give 1 or more")
-    with _seeded(seed):
+    with seeded(seed):
         body = NETWORKS.get(name)(in_channels) if name in NETWORKS else _timm_body(name, in_channels)
     return Backbone(name, body, in_channels=in_channels, until=until)
 
 
 def network_state(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict under published names: a backbone's body without prefix, any other module as it is."""
-    return dict((network.body if isinstance(network, Backbone) else network).state_dict())
+    """The state dict under published names: a network's body without prefix, any other module as it is."""
+    return dict((network.body if isinstance(network, StagedNetwork) else network).state_dict())
 
 
 def _timm_body(name: str, in_channels: int) -> nn.Module:
@@ -140,7 +192,7 @@ def _timm_body(name: str, in_channels: int) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=in_channels)
     except Exception as error:  # timm's models raise whatever their authors chose
-        raise UserError(f"timm cannot build {name!r} for {in_channels} channels: {_sentence(error)}") from error
+        raise UserError(f"timm cannot build {name!r} for {in_channels} channels: {sentence(error)}") from error
 
 
 @cache
@@ -150,16 +202,22 @@ def known_networks() -> tuple[str, ...]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """The initialisers of timm use the global generator: borrow it, and give it back as it was."""
+def seeded(seed: int) -> Iterator[None]:
+    """Initialisers of libraries use the global generator: borrow it, and give it back as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         yield
 
 
-def _pretrained_config(body: nn.Module) -> dict[str, Any]:
+def pretrained_config(body: nn.Module) -> dict[str, Any]:
+    """What timm knows about a network of its own; empty for others."""
     config = getattr(body, "pretrained_cfg", None)
     return dict(config) if config else {}
+
+
+def classifier_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where published files keep the classifier of a network with this timm ``config``."""
+    return _names(config.get("classifier")) or ("classifier", "fc", "head.fc")
 
 
 def _normalise_of(config: dict[str, Any]) -> dict[str, list[float]]:
@@ -178,5 +236,6 @@ def first_convolution(body: nn.Module) -> tuple[str, ...]:
     return next(((name,) for name, module in body.named_modules() if isinstance(module, nn.Conv2d | nn.Conv3d)), ())
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
+    """The kind of ``error`` and the first line of its message."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 _CONTAINERS = {"blocks", "stages", "layers", "features"}
-_BLOCK = re.compile(r"(layer|block|stage|level|^s)_?\d+$")
+_BLOCK = re.compile(r"((layer|block|stage|level)s?|^s)_?\d+$")
 
 
 @dataclass(frozen=True)

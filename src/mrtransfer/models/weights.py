@@ -17,7 +17,7 @@ from mrtransfer.models.hub import imagenet_state
 from mrtransfer.models.load import load_into, plan_load
 from mrtransfer.models.load_report import LoadReport, Row, shape_of
 from mrtransfer.models.mean_var import draw_like
-from mrtransfer.models.network import Backbone, network_state
+from mrtransfer.models.network import StagedNetwork, network_state
 from mrtransfer.models.state_files import State, read_state, state_digest
 
 Kind = Literal["random", "imagenet", "source", "mean_var", "file"]
@@ -100,7 +100,7 @@ def parse_weights(value: "str | Mapping[str, Any] | WeightsSpec") -> WeightsSpec
 
 
 def apply_weights(
-    network: Backbone,
+    network: StagedNetwork,
     spec: "str | Mapping[str, Any] | WeightsSpec",
     *,
     seed: int = 0,
@@ -134,7 +134,7 @@ def apply_weights(
 
 
 def _state_of(
-    spec: WeightsSpec, network: Backbone, resolve_source: Callable[[], SourceState] | None
+    spec: WeightsSpec, network: StagedNetwork, resolve_source: Callable[[], SourceState] | None
 ) -> tuple[State, dict[str, Any]]:
     """The tensors that ``spec`` names, and their provenance with the keys ``kind``, ``from`` and ``trained_on``."""
     if spec.kind == "source":
@@ -162,7 +162,9 @@ def _said_in(metadata: Mapping[str, str]) -> dict[str, Any]:
     return said
 
 
-def _mean_var(network: Backbone, state: Mapping[str, Tensor], spec: WeightsSpec, source: str, seed: int) -> LoadReport:
+def _mean_var(
+    network: StagedNetwork, state: Mapping[str, Tensor], spec: WeightsSpec, source: str, seed: int
+) -> LoadReport:
     """Fresh values with each tensor's mean and variance in the file; running statistics stay as they were built."""
     channels = spec.channels or "mean"  # only decides whether the tensor counts as the network's; values are redrawn
     fitted, report = plan_load(network, state, until=spec.until, channels=channels, partial=spec.partial, source=source)

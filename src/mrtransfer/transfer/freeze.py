@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mrtransfer.common.errors import unknown_name
-from mrtransfer.models.network import Backbone
+from mrtransfer.models.network import StagedNetwork
 from mrtransfer.transfer.method import NetworkMethod
 
 ALL = "all"
@@ -32,7 +32,7 @@ def frozen_stages(method: NetworkMethod, epoch: int, stages: Sequence[str]) -> l
     return list(stages) if method.freeze == ALL else list(stages[: stages.index(method.freeze) + 1])
 
 
-def apply_freeze(network: Backbone, method: NetworkMethod, epoch: int) -> list[str]:
+def apply_freeze(network: StagedNetwork, method: NetworkMethod, epoch: int) -> list[str]:
     """Set ``requires_grad`` of all parameters and the mode of all layers for ``epoch``; returns the frozen stages.
 
     Frozen stages are in evaluation mode. Batch norm uses the statistics of the batch, and updates its running ones,
