@@ -15,10 +15,10 @@ import yaml
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.deploy.predict import predict_images
-from mrtransfer.study.domain import open_domain
 from mrtransfer.study.plan import make_plan
 from mrtransfer.study.recipe import load_recipe, parse_recipe
 from mrtransfer.study.run import Study
+from mrtransfer.study.tasks import open_workshop
 
 TINY = {
     "name": "tiny",
@@ -49,12 +49,9 @@ def finished(tmp_path_factory):
     return Study.from_recipe(TINY).run(tmp_path_factory.mktemp("study"))
 
 
-def domains_of(recipe, folder):
-    by = recipe.target.split.by
-    return (
-        open_domain(recipe.target, recipe.input, folder, by),
-        open_domain(recipe.source, recipe.input, folder, by),
-    )
+def planned(recipe, folder):
+    workshop = open_workshop(recipe, folder)
+    return make_plan(recipe, workshop.target, workshop.source, workshop), workshop
 
 
 def changed(**fields):
@@ -82,8 +79,8 @@ def test_report_and_table_are_written(finished):
 
 def test_every_subject_is_tested_once_and_never_by_a_run_that_saw_it(finished):
     recipe = parse_recipe(TINY)
-    target, source = domains_of(recipe, finished.folder / "data")
-    plan = make_plan(recipe, target, source, dict.fromkeys(recipe.arms, "float32"))
+    plan, workshop = planned(recipe, finished.folder)
+    target = workshop.target
     tested = np.concatenate([fold.test for fold in plan.folds])
     assert sorted(tested) == list(range(len(target.labels)))
     for run in plan.runs:
@@ -93,8 +90,7 @@ def test_every_subject_is_tested_once_and_never_by_a_run_that_saw_it(finished):
 
 def test_arms_are_paired_they_share_subjects_and_seeds(finished):
     recipe = parse_recipe(TINY)
-    target, source = domains_of(recipe, finished.folder / "data")
-    plan = make_plan(recipe, target, source, dict.fromkeys(recipe.arms, "float32"))
+    plan, _ = planned(recipe, finished.folder)
     drawn: dict[tuple, set] = {}
     for run in plan.runs:
         rows = (tuple(run.drawn.train), tuple(run.drawn.validation), tuple(run.test))
@@ -105,8 +101,8 @@ def test_arms_are_paired_they_share_subjects_and_seeds(finished):
 def test_source_training_leaves_out_the_subjects_that_the_fold_tests(tmp_path):
     same_people = {**TINY["source"], "first_subject": 0}
     recipe = parse_recipe(changed(source=same_people))
-    target, source = domains_of(recipe, tmp_path)
-    plan = make_plan(recipe, target, source, dict.fromkeys(recipe.arms, "float32"))
+    plan, workshop = planned(recipe, tmp_path)
+    target, source = workshop.target, workshop.source
     assert len(plan.sources) == len(plan.folds)
     for run in plan.runs:
         if run.source is not None:

@@ -1,5 +1,6 @@
-"""What a run leaves behind: one folder, named by the run's key, written whole or not at all."""
+"""What a run leaves behind, in a folder named by its key: scores, a record, and the time it took."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import numpy as np
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import atomic_path, read_json, write_json
-from mrtransfer.study.plan import Run
+from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.statistics import Outcome
+from mrtransfer.study.workshop import AnyWorkshop, Scores
 
 
 def run_folder(study: Path, key: str) -> Path:
-    """Where the run named ``key`` keeps its results."""
+    """Where a run's results lie."""
     return study / "runs" / key
 
 
@@ -21,31 +23,22 @@ def is_done(study: Path, key: str) -> bool:
     return (run_folder(study, key) / "record.json").is_file()
 
 
-def save_run(
-    study: Path,
-    run: Run,
-    *,
-    test: np.ndarray,
-    validation: np.ndarray,
-    record: dict[str, Any],
-    seconds: float,
-) -> None:
-    """Keep a run's probabilities on its test and validation rows ((n, classes) float32) and its record."""
+def save_run(study: Path, run: Run, parts: Mapping[str, Scores], *, record: dict[str, Any], seconds: float) -> None:
+    """Keep a run's scores on its ``test`` and ``validation`` rows, and its record."""
     with atomic_path(run_folder(study, run.key)) as folder:
         folder.mkdir()
-        np.savez(
-            folder / "outcome.npz",
-            test_rows=run.test,
-            test=test.astype(np.float32),
-            validation_rows=run.drawn.validation,
-            validation=validation.astype(np.float32),
-        )
+        arrays: dict[str, np.ndarray] = {}
+        for name, scores in parts.items():
+            arrays |= {f"{name}_rows": scores.rows, name: scores.values}
+            if scores.kept:
+                np.savez_compressed(folder / f"{name}_kept.npz", **scores.kept)  # type: ignore[arg-type]
+        np.savez(folder / "outcome.npz", **arrays)  # type: ignore[arg-type]  # NumPy's own signature
         write_json(folder / "timing.json", {"seconds": round(seconds, 3)})
         write_json(folder / "record.json", record)
 
 
 def load_record(study: Path, key: str) -> dict[str, Any]:
-    """What the run found out beside its probabilities: curves, chosen settings, load report."""
+    """What the run found out beside its scores: curves, chosen settings, load report."""
     return read_json(run_folder(study, key) / "record.json")
 
 
@@ -54,25 +47,43 @@ def load_seconds(study: Path, key: str) -> float:
     return float(read_json(run_folder(study, key) / "timing.json")["seconds"])
 
 
-def load_probabilities(study: Path, key: str) -> dict[str, np.ndarray]:
-    """The arrays of ``outcome.npz``; a damaged file is named."""
+def load_scores(study: Path, key: str, part: str) -> Scores:
+    """The scores on the ``test`` or ``validation`` rows; a damaged file is named."""
     path = run_folder(study, key) / "outcome.npz"
     try:
         with np.load(path) as data:
-            return {name: data[name] for name in data.files}
+            return Scores(data[f"{part}_rows"], data[part])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged; delete its folder and run the study again") from error
 
 
+def load_kept(study: Path, key: str, part: str = "test") -> dict[str, np.ndarray]:
+    """Further arrays that the run kept for the report; empty where it kept none."""
+    path = run_folder(study, key) / f"{part}_kept.npz"
+    if not path.is_file():
+        return {}
+    with np.load(path) as data:
+        return {name: data[name] for name in data.files}
+
+
 def load_outcome(study: Path, run: Run) -> Outcome:
-    """The run's test probabilities, as the statistics want them."""
-    data = load_probabilities(study, run.key)
+    """The run's test scores, as the statistics want them."""
+    scores = load_scores(study, run.key, "test")
     return Outcome(
         arm=run.arm,
         budget=run.budget,
         labelled=run.labelled,
         seed=run.seed,
         fold=run.fold,
-        rows=data["test_rows"],
-        probabilities=data["test"],
+        rows=scores.rows,
+        values=scores.values,
     )
+
+
+def curves_of(plan: Plan, workshop: AnyWorkshop) -> dict[str, list[list[dict[str, Any]]]]:
+    """Per arm, the epochs of each of its runs at the largest budget; arms without epochs are left out."""
+    curves: dict[str, list[list[dict[str, Any]]]] = {}
+    for run in plan.runs:
+        if run.budget == workshop.recipe.budgets[-1]:
+            curves.setdefault(run.arm, []).append(load_record(workshop.folder, run.key)["curves"])
+    return {arm: runs for arm, runs in curves.items() if any(runs)}

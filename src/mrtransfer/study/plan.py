@@ -7,7 +7,7 @@ digest of the initial weights' file or source run, the seed, and the arithmetic.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,19 +16,24 @@ from mrtransfer.common.files import digest
 from mrtransfer.data.split import Draw, Fold, draw, holdout, make_folds, published
 from mrtransfer.models.weights import WeightsSpec, parse_weights
 from mrtransfer.study.domain import Domain
-from mrtransfer.study.recipe import ArmSpec, Budget, Recipe, SourceSpec
+from mrtransfer.study.recipe import ArmSpec, Budget, Recipe
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same settings would give other results than an earlier version did."""
+
+ALL = -1
+"""The number of the fold in which everything is trained on: that of the model that is handed over."""
 
 
 @dataclass(frozen=True)
 class SourceRun:
     """One training on the source domain; arms and folds that want the same one share it."""
 
-    arm: ArmSpec
-    """Network, initial weights and method of the source training, and how it sees images: as the arms that want it."""
+    arm: Any
+    """An arm of the task: how the source is learned, and seen, for the arms that want it."""
     seed: int
+    fold: int
+    """The first fold that wants it; what a task derives from a fold's training data is the same for all that do."""
     train: np.ndarray
     validation: np.ndarray
     excluded: int
@@ -41,7 +46,8 @@ class Run:
     """One arm at one budget with one seed on one fold."""
 
     arm: str
-    spec: ArmSpec
+    spec: Any
+    """The arm's settings, of the class that its task has for arms."""
     weights: WeightsSpec
     source: SourceRun | None
     budget: Budget
@@ -100,11 +106,27 @@ def make_folds_of(recipe: Recipe, target: Domain) -> list[Fold]:
     return make_folds(target.labels, target.units, folds=split.fold_count, seed=split.seed)
 
 
-def make_plan(recipe: Recipe, target: Domain, source: Domain | None, arithmetic: dict[str, str]) -> Plan:
+class Desk(Protocol):
+    """What a task tells the plan: everything that, beside rows and settings, decides a run's result."""
+
+    def arithmetic(self, arm: Any) -> str:
+        """The precision in which the arm is computed."""
+
+    def defines(self, domain: Any, fold: Fold, arm: Any) -> dict[str, Any]:
+        """The pixels and labels of ``domain`` as the arm sees them on ``fold``."""
+
+    def row_digests(self, domain: Any) -> np.ndarray:
+        """(N,) str: the same for samples of the same pixels."""
+
+    def source_arm(self, arm: Any) -> Any:
+        """How the source is learned for ``arm``: the recipe's source settings on the arm's network."""
+
+
+def make_plan(recipe: Recipe, target: Domain, source: Domain | None, desk: Desk) -> Plan:
     """Lay out all runs.
 
-    ``arithmetic`` maps an arm's name to the precision it is computed in. Raises :class:`UserError` where a budget is
-    larger than the data or a class has no subject to train on, before anything is computed.
+    Raises :class:`UserError` where a budget is larger than the data or a class has no subject to train on, before
+    anything is computed. Runs of a method that learns nothing differ in neither budget nor seed: they share one key.
     """
     folds = make_folds_of(recipe, target)
     weights = {name: parse_weights(arm.weights) for name, arm in recipe.arms.items()}
@@ -117,27 +139,23 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, arithmetic:
             wanted = None
             if weights[name].kind == "source":
                 assert source is not None
-                assert recipe.source is not None
-                wanted = _source_run(recipe, recipe.source, arm, source, target, fold, arithmetic[name])
+                wanted = _source_run(recipe, arm, source, target, fold, desk)
                 wanted = sources.setdefault(wanted.key, wanted)
+            common = {
+                "format": FORMAT,
+                "task": recipe.task,
+                "data": desk.defines(target, fold, arm),
+                "arm": arm.model_dump(mode="json", exclude={"weights", "method"}),
+                "method": arm.method.model_dump(mode="json"),
+                "weights": weights[name].model_dump(mode="json", exclude={"file"}),
+                "weights_file": files[name],
+                "source": wanted.key if wanted else None,
+                "arithmetic": desk.arithmetic(arm),
+            }
             for (budget, seed), drawn in draws[fold.index].items():
-                settings = {
-                    "format": FORMAT,
-                    "task": recipe.task,
-                    "pixels": target.content,
-                    "labels": digest(target.labels.tolist()),
-                    "classes": list(target.manifest.classes),
-                    "rows": [digest(rows.tolist()) for rows in (drawn.train, drawn.validation, fold.test)],
-                    "arm": arm.model_dump(mode="json", exclude={"weights", "method"}),
-                    "method": arm.method.model_dump(mode="json"),
-                    "weights": weights[name].model_dump(mode="json", exclude={"file"}),
-                    "weights_file": files[name],
-                    "source": wanted.key if wanted else None,
-                    "channels": recipe.input.channels,
-                    "seed": seed,
-                    "arithmetic": arithmetic[name],
-                }
-                key = digest(settings)
+                rows = (drawn.train, drawn.validation, fold.test) if arm.method.learns else (fold.test,)
+                own = {"rows": [digest(part.tolist()) for part in rows], "seed": seed if arm.method.learns else None}
+                key = digest(common | own)
                 runs.append(Run(name, arm, weights[name], wanted, budget, seed, fold.index, drawn, fold.test, key))
     return Plan(folds, runs, list(sources.values()))
 
@@ -162,42 +180,34 @@ def _draws(recipe: Recipe, target: Domain, folds: list[Fold]) -> list[dict[tuple
 
 
 def _source_run(
-    recipe: Recipe, spec: SourceSpec, wanted_by: ArmSpec, source: Domain, target: Domain, fold: Fold, arithmetic: str
+    recipe: Recipe, wanted_by: ArmSpec, source: Domain, target: Domain, fold: Fold, desk: Desk
 ) -> SourceRun:
     """The source training whose weights may be judged on this fold: without the fold's test subjects and images."""
-    known = _known(source, fold.test, target)
+    spec = recipe.source
+    assert spec is not None
+    known = _known(source, fold.test, target, desk)
     rows = np.flatnonzero(~known)
     if not len(rows):
         raise UserError("source: every sample's subject is also in the target's test set; nothing is left to train on")
     drawn = draw(source.labels, source.units, rows, budget="all", validation=spec.validation, seed=spec.seed)
-    arm = ArmSpec(
-        network=wanted_by.network,
-        weights=spec.weights,
-        method=spec.method,
-        normalise=wanted_by.normalise,
-        augment=spec.augment,
-    )
+    arm = desk.source_arm(wanted_by)
     settings = {
         "format": FORMAT,
-        "pixels": source.content,
-        "labels": digest(source.labels.tolist()),
-        "classes": list(source.manifest.classes),
+        "data": desk.defines(source, fold, arm),
         "rows": [digest(part.tolist()) for part in (drawn.train, drawn.validation)],
         "arm": arm.model_dump(mode="json"),
         "weights_file": parse_weights(spec.weights).file_digest(),
-        "channels": recipe.input.channels,
         "seed": spec.seed,
-        "arithmetic": arithmetic,
+        "arithmetic": desk.arithmetic(arm),
     }
-    return SourceRun(arm, spec.seed, drawn.train, drawn.validation, int(known.sum()), digest(settings))
+    return SourceRun(arm, spec.seed, fold.index, drawn.train, drawn.validation, int(known.sum()), digest(settings))
 
 
-def _known(source: Domain, test: np.ndarray, target: Domain) -> np.ndarray:
+def _known(source: Domain, test: np.ndarray, target: Domain, desk: Desk) -> np.ndarray:
     """(N_source,) True where a sample shares its unit with a test sample's subject, or its pixels with a test image."""
     subjects = {name for name in target.subjects[test] if name}
     same = np.isin(source.subjects, list(subjects)) if subjects else np.zeros(len(source.labels), bool)
-    if source.store.images.shape[1:] == target.store.images.shape[1:]:
-        same |= np.isin(source.store.row_digests, target.store.row_digests[test])
+    same |= np.isin(desk.row_digests(source), desk.row_digests(target)[test])
     return np.isin(source.units, np.unique(source.units[same]))
 
 

@@ -5,22 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import read_json, write_json, write_text
 from mrtransfer.common.progress import progress
-from mrtransfer.study.domain import Domain, open_domain
 from mrtransfer.study.environment import Stopwatch, describe_machine
 from mrtransfer.study.execute import execute
 from mrtransfer.study.final import best_arm, train_final
-from mrtransfer.study.outcome import load_outcome, load_record, load_seconds
+from mrtransfer.study.outcome import load_outcome, load_seconds
 from mrtransfer.study.plan import Plan, make_plan
 from mrtransfer.study.recipe import Recipe, load_recipe, parse_recipe
-from mrtransfer.study.report import build_context, draw_report
+from mrtransfer.study.report import draw_report
 from mrtransfer.study.statistics import analyse
-from mrtransfer.study.workshop import Workshop
+from mrtransfer.study.tasks import open_workshop
+from mrtransfer.study.workshop import AnyWorkshop
 
 
 @dataclass(frozen=True)
@@ -114,68 +113,50 @@ class Study:
         )
         write_text(folder / "recipe.yaml", text)
 
-    def _prepare(self, folder: Path, device: str, watch: "Stopwatch") -> tuple[Workshop, Plan]:
-        recipe = self.recipe
+    def _prepare(self, folder: Path, device: str, watch: "Stopwatch") -> tuple[AnyWorkshop, Plan]:
         with watch.measure("data"):
-            target = open_domain(recipe.target, recipe.input, folder / "data", recipe.target.split.by)
-            source = None
-            if recipe.source is not None and any(arm.starts_from_source for arm in recipe.arms.values()):
-                source = open_domain(recipe.source, recipe.input, folder / "data", recipe.target.split.by)
-        workshop = Workshop(recipe, folder, target, source, device)
+            workshop = open_workshop(self.recipe, folder, device)
         with watch.measure("precision probe"):
-            arithmetic = {name: workshop.precision(arm).name for name, arm in recipe.arms.items()}
-        plan = make_plan(recipe, target, source, arithmetic)
+            for arm in self.recipe.arms.values():
+                workshop.precision(arm)
+        plan = make_plan(self.recipe, workshop.target, workshop.source, workshop)
         workshop.check_weights(plan)
         return workshop, plan
 
-    def _results(self, workshop: Workshop, plan: Plan) -> dict[str, Any]:
+    def _results(self, workshop: AnyWorkshop, plan: Plan) -> dict[str, Any]:
         """Everything that was found; no times and no machine, so that the same recipe gives the same bytes."""
         recipe, target = self.recipe, workshop.target
         assert self.folder is not None
-        outcomes = [load_outcome(self.folder, run) for run in plan.runs]
         found = analyse(
-            outcomes,
+            [load_outcome(self.folder, run) for run in plan.runs],
             target.labels,
             target.units,
+            measures=workshop.measures,
             main=recipe.metric,
             margin=recipe.margin,
             compare=recipe.comparisons,
             resamples=recipe.resamples,
             classes=target.manifest.classes,
-            unit=_unit_word(target),
+            unit=workshop.unit,
             topic=recipe.topic,
         )
+        source = workshop.source
         return {
             "question": recipe.question,
             "task": recipe.task,
             "recipe": recipe.model_dump(mode="json", exclude={"vary", "shared"}),
-            "data": {"target": _describe(target), "source": _describe(workshop.source) if workshop.source else None},
+            "data": {"target": target.describe(), "source": source.describe() if source else None},
             "audit": target.audit,
-            "precision": {name: workshop.precision(arm).name for name, arm in recipe.arms.items()},
+            "precision": {name: workshop.arithmetic(arm) for name, arm in recipe.arms.items()},
             **found,
             "runs": plan.to_json()["runs"],
         }
 
-    def _draw(self, workshop: Workshop, plan: Plan, results: dict[str, Any]) -> Path:
+    def _draw(self, workshop: AnyWorkshop, plan: Plan, results: dict[str, Any]) -> Path:
         assert self.folder is not None
         environment = read_json(self.folder / "environment.json")
-        curves: dict[str, list[list[dict[str, Any]]]] = {}
-        for run in plan.runs:
-            if run.budget == self.recipe.budgets[-1]:
-                curves.setdefault(run.arm, []).append(load_record(self.folder, run.key)["curves"])
-        target = workshop.target
-        context = build_context(
-            [load_outcome(self.folder, run) for run in plan.runs],
-            target.labels,
-            classes=target.manifest.classes,
-            samples=target.manifest.table["sample"].tolist(),
-            images=target.store.images,
-            curves={arm: runs for arm, runs in curves.items() if any(runs)},
-            audit_pairs=target.audit_pairs,
-            units=target.units,
-            timings=environment["seconds"],
-            environment=environment["machine"],
-        )
+        context = workshop.context(plan)
+        context.timings, context.environment = environment["seconds"], environment["machine"]
         return draw_report(self.folder, results, context)
 
     def _keep_environment(self, plan: Plan, watch: "Stopwatch") -> None:
@@ -190,16 +171,3 @@ class Study:
         finished = time.strftime("%Y-%m-%d %H:%M:%S")
         machine = describe_machine()
         write_json(self.folder / "environment.json", {"machine": machine, "seconds": seconds, "finished": finished})
-
-
-def _describe(domain: Domain) -> dict[str, Any]:
-    return {
-        **domain.manifest.describe(),
-        "units": len(np.unique(domain.units)),
-        "notes": list(domain.manifest.notes),
-    }
-
-
-def _unit_word(target: Domain) -> str:
-    """What the statistics count: subjects where they are known, otherwise images or groups of copies."""
-    return "subject" if target.manifest.table["subject"].notna().any() else "image"

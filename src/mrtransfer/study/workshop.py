@@ -1,191 +1,227 @@
-"""What all runs of a study share: domains, precision, initial weights, cached features, training."""
+"""What all runs of a study share, whatever the task: initial weights, training, model folders, and the leak check."""
 
 import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch import nn
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import atomic_path, digest, read_json, write_json
-from mrtransfer.models.features import feature_matrix
+from mrtransfer.data.split import Fold
 from mrtransfer.models.load_report import LoadReport
-from mrtransfer.models.network import Backbone, build_network
-from mrtransfer.models.package import save_model
+from mrtransfer.models.network import StagedNetwork
+from mrtransfer.models.package import LoadedModel, load_model, save_model
 from mrtransfer.models.state_files import read_state
 from mrtransfer.models.weights import SourceState, WeightsSpec, apply_weights, parse_weights
 from mrtransfer.study.domain import Domain
-from mrtransfer.study.plan import Plan, SourceRun
+from mrtransfer.study.plan import Plan, Run, SourceRun
 from mrtransfer.study.recipe import ArmSpec, Recipe
-from mrtransfer.tasks.classification.heads import build_head
-from mrtransfer.training.fit import predict, train
-from mrtransfer.training.linear_probes import fit_linear_probes
-from mrtransfer.training.precision import Precision, choose_device, precision_for_training
-from mrtransfer.training.problems import Problem, derived_seed
-from mrtransfer.transfer.method import NetworkMethod
-from mrtransfer.transfer.methods.linear_probe import LinearProbe
+from mrtransfer.study.statistics.measures import Measures
+from mrtransfer.training.fit import TrainResult
+from mrtransfer.training.precision import Precision, choose_device
 
-_PROBE_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Initial:
-    """A backbone with its initial weights, and what happened to each tensor."""
-
-    backbone: Backbone
-    report: LoadReport
+Advance = Callable[[int], None]
+A = TypeVar("A", bound=ArmSpec)
+D = TypeVar("D", bound=Domain)
+N = TypeVar("N", bound=StagedNetwork)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trained network on the CPU, how it sees images, and the record of its training."""
+class Job(Generic[A, D]):
+    """One training: an arm on rows of a domain, as seen on a fold."""
 
-    backbone: Backbone
+    arm: A
+    weights: WeightsSpec
+    source: SourceRun | None
+    domain: D
+    train: np.ndarray
+    validation: np.ndarray
+    fold: int
+    seed: int
+    checkpoints: Path
+    """Where an interrupted training is continued from."""
+
+
+@dataclass(frozen=True)
+class Trained(Generic[A, D, N]):
+    """A trained network and head on the CPU, and the record of the training."""
+
+    job: Job[A, D]
+    network: N
     head: nn.Sequential
-    input: dict[str, Any]
     precision: Precision
     record: dict[str, Any]
-    device: str
-    checkpoints: Path
-
-    def probabilities(self, domain: Domain, rows: np.ndarray) -> np.ndarray:
-        """(n, classes) float32 for ``rows`` of a domain."""
-        return predict(
-            self.backbone, self.head, domain.store, rows,
-            input=self.input, precision=self.precision, device=self.device,
-        )  # fmt: skip
 
     def discard_checkpoints(self) -> None:
         """Remove what only an interrupted training needs."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        shutil.rmtree(self.job.checkpoints, ignore_errors=True)
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """The tools of one study in one folder."""
+class Scores:
+    """What the statistics are made of: ``rows`` (n,) of the manifest and ``values`` (n, …) as the measures want them.
 
-    recipe: Recipe
-    folder: Path
-    target: Domain
-    source: Domain | None
-    device: str = "auto"
-    _chosen: dict[str, Precision] = field(default_factory=dict)
+    ``kept``: further arrays for the report, by name.
+    """
 
-    def input_of(self, arm: ArmSpec) -> dict[str, Any]:
-        """How the network of ``arm`` sees the stored pixels."""
-        return {"channels": self.recipe.input.channels, "normalise": arm.normalise}
+    rows: np.ndarray
+    values: np.ndarray
+    kept: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def precision(self, arm: ArmSpec) -> Precision:
+
+class Workshop(ABC, Generic[A, D, N]):
+    """The tools of one study in one folder. Each task fills in how its data are read, trained on and scored."""
+
+    unit = "subject"
+    """What the statistics count."""
+
+    def __init__(self, recipe: Recipe, folder: Path, target: D, source: D | None, device: str = "auto"):
+        self.recipe, self.folder, self.device = recipe, folder, device
+        self.target, self.source = target, source
+        self._precisions: dict[str, Precision] = {}
+
+    # What a task fills in
+
+    @classmethod
+    @abstractmethod
+    def open(cls, recipe: Any, folder: Path, device: str = "auto") -> "Workshop[A, D, N]":
+        """Read the recipe's domains; what was computed before is found again in ``folder``."""
+
+    @property
+    @abstractmethod
+    def measures(self) -> Measures:
+        """What is measured, on :class:`Scores`."""
+
+    @abstractmethod
+    def defines(self, domain: D, fold: Fold, arm: A) -> dict[str, Any]:
+        """The pixels and labels of ``domain`` as the arm sees them on ``fold``, for the keys of runs."""
+
+    @abstractmethod
+    def row_digests(self, domain: D) -> np.ndarray:
+        """(N,) str: the same for samples of the same pixels."""
+
+    @abstractmethod
+    def source_arm(self, arm: A) -> A:
+        """How the source is learned for ``arm``."""
+
+    @abstractmethod
+    def build(self, arm: A, domain: D, fold: int, seed: int) -> N:
+        """The arm's network for the domain's channels, with random weights."""
+
+    @abstractmethod
+    def fresh_head(self, job: Job[A, D], network: N, record: dict[str, Any]) -> nn.Sequential:
+        """The head that training starts with; what was found out on the way goes to ``record``."""
+
+    @abstractmethod
+    def fit(self, job: Job[A, D], network: N, head: nn.Sequential, precision: Precision) -> TrainResult:
+        """Train both in place."""
+
+    @abstractmethod
+    def measure_precision(self, arm: A) -> tuple[dict[str, Any], Precision]:
+        """What the choice was made for, and the choice."""
+
+    @abstractmethod
+    def precision_key(self, arm: A) -> list[Any]:
+        """What the choice of number format and layout depends on, beside the machine."""
+
+    @abstractmethod
+    def scores(self, trained: Trained[A, D, N], domain: D, rows: np.ndarray) -> Scores:
+        """Predict ``rows`` of ``domain`` and compare with the truth as far as statistics want it."""
+
+    @abstractmethod
+    def described(self, arm: A, domain: D, fold: int) -> dict[str, Any]:
+        """The part of ``model.json`` that says how inputs are prepared and outputs are read."""
+
+    @abstractmethod
+    def same_outputs(self, arm: A, spec: dict[str, Any]) -> bool:
+        """Whether the head of the model that ``spec`` describes predicts just what ``arm`` is to predict."""
+
+    @abstractmethod
+    def probe(self, runs: list[Run], missing: set[str], advance: Advance) -> None:
+        """Do runs of a method whose network stays as it is, all together."""
+
+    @abstractmethod
+    def context(self, plan: Plan) -> Any:
+        """What the report shows beside the statistics."""
+
+    # What all tasks share
+
+    def precision(self, arm: A) -> Precision:
         """Number format and layout for the arm's network, measured once per network and kept in the study's folder.
 
         A study that is continued uses what was measured at first: the arithmetic is part of what defines a run.
         """
-        size, channels = self.recipe.input.size, self.recipe.input.channels
-        network = arm.network.model_dump()
-        name = digest([network, size, channels, self.recipe.precision, choose_device(self.device)])
+        name = digest([*self.precision_key(arm), self.recipe.precision, choose_device(self.device)])
         path = self.folder / "precision" / f"{name}.json"
-        if name not in self._chosen and path.is_file():
-            self._chosen[name] = Precision.from_json(read_json(path)["precision"])
-        if name not in self._chosen:
-            self._chosen[name] = self._measure(arm)
-            write_json(path, {"network": network, "size": size, "precision": self._chosen[name].to_json()})
-        return self._chosen[name]
+        if name not in self._precisions and path.is_file():
+            self._precisions[name] = Precision.from_json(read_json(path)["precision"])
+        if name not in self._precisions:
+            about, self._precisions[name] = self.measure_precision(arm)
+            write_json(path, {**about, "precision": self._precisions[name].to_json()})
+        return self._precisions[name]
 
-    def _measure(self, arm: ArmSpec) -> Precision:
-        backbone = build_network(arm.network.name, in_channels=self.recipe.input.channels, until=arm.network.until)
-        head = build_head("linear", backbone.features, len(self.target.manifest.classes))
-        return precision_for_training(
-            backbone,
-            head,
-            self.target.store.images,
-            input=self.input_of(arm),
-            batch=_PROBE_BATCH,
-            requested=self.recipe.precision,
-            device=self.device,
-        )
+    def arithmetic(self, arm: A) -> str:
+        """The name of the arm's precision."""
+        return self.precision(arm).name
 
-    def initial(self, arm: ArmSpec, weights: WeightsSpec, source: SourceRun | None, seed: int) -> Initial:
-        """The arm's backbone with its initial weights; what is random in them is drawn from ``seed``."""
-        backbone = build_network(
-            arm.network.name, in_channels=self.recipe.input.channels, until=arm.network.until, seed=seed
-        )
+    def initial(
+        self, arm: A, weights: WeightsSpec, source: SourceRun | None, domain: D, fold: int, seed: int
+    ) -> tuple[N, LoadReport]:
+        """The arm's network for ``domain`` with its initial weights, and what happened to each tensor."""
+        network = self.build(arm, domain, fold, seed)
 
         def trained_on_source() -> SourceState:
             assert source is not None
             folder = self.source_folder(source)
             return read_state(folder)[0], read_json(folder / "model.json")["provenance"]
 
-        return Initial(backbone, apply_weights(backbone, weights, seed=seed, resolve_source=trained_on_source))
+        return network, apply_weights(network, weights, seed=seed, resolve_source=trained_on_source)
 
-    def features(self, arm: ArmSpec, initial: Initial, domain: Domain | None = None) -> np.ndarray:
-        """(V, N, D) pooled features of every image of the target (or ``domain``): one pass, kept on disk.
-
-        With horizontal flips there are two views of every image.
-        """
-        precision = self.precision(arm)
-        return feature_matrix(
-            initial.backbone,
-            (domain or self.target).store,
-            normalise=arm.normalise,
-            precision=precision.dtype,
-            channels_last=precision.channels_last,
-            cache=self.folder / "features",
-            device=choose_device(self.device),
-            views=("plain", "hflip") if arm.augment.hflip and arm.method.cached else ("plain",),
-        )
-
-    def train(
-        self,
-        arm: ArmSpec,
-        weights: WeightsSpec,
-        source: SourceRun | None,
-        domain: Domain,
-        train_rows: np.ndarray,
-        validation_rows: np.ndarray,
-        *,
-        seed: int,
-        checkpoints: Path,
-    ) -> Trained:
-        """Train the arm's network on rows of ``domain``; continues from ``checkpoints`` where it was interrupted."""
-        method = arm.method
-        assert isinstance(method, NetworkMethod), f"{method.name} does not train the network"
-        initial = self.initial(arm, weights, source, seed)
-        classes = len(domain.manifest.classes)
-        record: dict[str, Any] = {"weights": initial.report.to_json()}
-        if method.starts_from_probe:
-            problem = Problem(train_rows, validation_rows, seed)
-            features = self.features(arm, initial, domain)
-            l2 = LinearProbe().l2
-            probe = fit_linear_probes(
-                features, domain.labels, [problem], l2, classes, class_weights=method.class_weights
-            )[0]
-            head = probe.head()
-            record["probe"] = {"l2": probe.l2, "validation": probe.validation}
+    def train(self, job: Job[A, D]) -> Trained[A, D, N]:
+        """Train the arm's network on rows of the domain; continues where it was interrupted."""
+        network, report = self.initial(job.arm, job.weights, job.source, job.domain, job.fold, job.seed)
+        record: dict[str, Any] = {"weights": report.to_json()}
+        precision = self.precision(job.arm)
+        if job.arm.method.learns:
+            head = self.fresh_head(job, network, record)
+            result = self.fit(job, network, head, precision)
+            record |= {"curves": result.curves, "best_epoch": result.best_epoch}
         else:
-            head = build_head(
-                method.head, initial.backbone.features, classes,
-                hidden=method.hidden, dropout=method.dropout, seed=derived_seed(seed, "head"),
-            )  # fmt: skip
-        precision = self.precision(arm)
-        result = train(
-            initial.backbone,
-            head,
-            method,
-            domain.store,
-            domain.labels,
-            train_rows,
-            validation_rows,
-            input=self.input_of(arm),
-            augment=arm.augment,
-            seed=seed,
-            folder=checkpoints,
-            precision=precision,
-            device=self.device,
-        )
-        record |= {"curves": result.curves, "best_epoch": result.best_epoch}
-        return Trained(initial.backbone, head, self.input_of(arm), precision, record, self.device, checkpoints)
+            head = self.head_as_it_is(job)
+            record |= {"curves": [], "best_epoch": 0}
+        trained = Trained(job, network, head, precision, record)
+        self.finish(trained)
+        return trained
+
+    def finish(self, trained: Trained[A, D, N]) -> None:
+        """What a task chooses on the validation rows once the network is trained; goes to its record."""
+
+    def pretrained(self, job: Job[A, D]) -> LoadedModel | None:
+        """The whole model that the job's weights come from: a source training's, or a model folder; None otherwise."""
+        if job.weights.kind == "source":
+            assert job.source is not None
+            return load_model(self.source_folder(job.source))
+        file = Path(job.weights.file) if job.weights.kind == "file" and job.weights.file else None
+        return load_model(file) if file is not None and file.is_dir() else None
+
+    def head_as_it_is(self, job: Job[A, D]) -> nn.Sequential:
+        """The head of the model that the weights come from; :class:`UserError` where it predicts something else."""
+        model = self.pretrained(job)
+        if model is None:
+            raise UserError(
+                f"method {job.arm.method.name}: needs a trained model; set weights: source, or name a model folder"
+            )
+        if not self.same_outputs(job.arm, model.spec):
+            raise UserError(
+                f"method {job.arm.method.name}: the source model predicts other classes than the target has; "
+                "bring both to the same with labels, or tune it"
+            )
+        return model.head
 
     def source_folder(self, run: SourceRun) -> Path:
         """Where the model of a source training lies."""
@@ -198,42 +234,48 @@ class Workshop:
             return
         assert self.source is not None
         trained = self.train(
-            run.arm, parse_weights(run.arm.weights), None, self.source, run.train, run.validation,
-            seed=run.seed, checkpoints=self.folder / "unfinished" / run.key,
+            Job(
+                run.arm, parse_weights(run.arm.weights), None, self.source, run.train, run.validation,
+                run.fold, run.seed, self.folder / "unfinished" / run.key,
+            )
         )  # fmt: skip
-        self.save(
-            folder, run.arm, trained.backbone, trained.head, self.source, [run.train, run.validation], trained.record
-        )
+        rows = [run.train, run.validation]
+        self.save(folder, run.arm, trained.network, trained.head, self.source, run.fold, rows, trained.record)
         trained.discard_checkpoints()
 
     def save(
         self,
         folder: Path,
-        arm: ArmSpec,
-        backbone: Backbone,
+        arm: A,
+        network: N,
         head: nn.Sequential,
-        domain: Domain,
-        rows: list[np.ndarray],
+        domain: D,
+        fold: int,
+        rows: Sequence[np.ndarray],
         record: dict[str, Any],
     ) -> None:
-        """Write a model folder: weights, how images must be prepared, the classes, and what it was trained on."""
+        """Write a model folder: weights, how inputs must be prepared, the classes, and what it was trained on."""
         seen = np.concatenate(rows)
         spec = {
             "task": self.recipe.task,
-            "classes": list(domain.manifest.classes),
-            "size": self.recipe.input.size,
-            "fit": self.recipe.input.fit,
-            "input": self.input_of(arm),
+            **self.described(arm, domain, fold),
             "provenance": {
                 "dataset": domain.manifest.name,
                 "subjects": sorted({name for name in domain.subjects[seen] if name}),
-                "row_digests": sorted(set(domain.store.row_digests[seen].tolist())),
+                "row_digests": sorted(set(self.row_digests(domain)[seen].tolist())),
                 "weights": arm.weights,
             },
             "record": record,
         }
         with atomic_path(folder) as temporary:
-            save_model(temporary, backbone, head, spec)
+            save_model(temporary, network, head, spec)
+
+    def make_model(self, run: Run, job: Job[A, D], folder: Path, record: dict[str, Any]) -> None:
+        """Train the model that is handed over, and write it to ``folder``."""
+        trained = self.train(job)
+        rows = [job.train, job.validation]
+        self.save(folder, run.spec, trained.network, trained.head, job.domain, job.fold, rows, record)
+        trained.discard_checkpoints()
 
     def check_weights(self, plan: Plan) -> None:
         """Load every arm's initial weights once, before anything is trained, and see what they were trained on.
@@ -243,12 +285,14 @@ class Workshop:
         """
         tested = np.unique(np.concatenate([fold.test for fold in plan.folds]))
         subjects = {name for name in self.target.subjects[tested] if name}
-        digests = set(self.target.store.row_digests[tested].tolist())
-        for name, arm in self.recipe.arms.items():
+        digests = set(self.row_digests(self.target)[tested].tolist())
+        arms: Mapping[str, Any] = self.recipe.arms
+        for name, arm in arms.items():
             weights = parse_weights(arm.weights)
             if weights.kind in ("random", "source"):
                 continue
-            seen = self.initial(arm, weights, None, self.recipe.seeds[0]).report.provenance.get("trained_on", {})
+            _, report = self.initial(arm, weights, None, self.target, plan.folds[0].index, self.recipe.seeds[0])
+            seen = report.provenance.get("trained_on", {})
             known = subjects & set(seen.get("subjects", ())), digests & set(seen.get("row_digests", ()))
             if any(known):
                 what = f"{len(known[0])} of the test subjects" if known[0] else f"{len(known[1])} of the test images"
@@ -256,3 +300,6 @@ class Workshop:
                     f"arms.{name}.weights: these weights were trained on {what}, so a score on them would be void; "
                     "use weights that never saw them, or test on other subjects"
                 )
+
+
+AnyWorkshop = Workshop[Any, Any, Any]

@@ -20,6 +20,7 @@ class Method(Strict):
 
     name: ClassVar[str] = ""
     cached: ClassVar[bool] = False  # True: the backbone never changes, so features are computed once and kept
+    learns: ClassVar[bool] = True  # False: nothing is trained; budget and seed make no difference
 
     class_weights: ClassWeights = None
     """``balanced``: every class weighs the same in the loss, whatever its number of samples."""
@@ -61,6 +62,10 @@ class EpochMethod(Method):
 class NetworkMethod(EpochMethod):
     """Settings shared by methods that train the backbone itself."""
 
+    steps: int | None = Field(None, ge=1)
+    """Optimisation steps in an epoch; by default as many as pass once over the training data."""
+    validate_every: int = Field(1, ge=1)
+    """Epochs from one validation to the next; the last epoch always has one."""
     head: Literal["linear", "mlp"] = "linear"
     backbone_rate: float | None = Field(None, gt=0)
     """Learning rate of the backbone; by default the same as ``rate``."""

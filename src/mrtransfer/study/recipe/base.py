@@ -1,0 +1,112 @@
+"""The recipe of any task: the question, the domains, the arms, how many labels, how often, what difference matters."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mrtransfer.common.errors import unknown_name
+from mrtransfer.common.strict import Strict
+from mrtransfer.study.recipe.specs import Budget, NetworkSpec, SourceSpec, TargetSpec, parsed_method
+from mrtransfer.study.vary import crossed_arms
+from mrtransfer.transfer.method import Method
+
+
+class ArmSpec(Strict):
+    """One way to do it: network, initial weights and method. A task adds what else an arm may choose."""
+
+    network: NetworkSpec
+    weights: str | dict[str, Any] = "random"
+    method: Method
+
+    @property
+    def starts_from_source(self) -> bool:
+        """Whether the initial weights come from a training on the source domain."""
+        return self.weights == "source" or (isinstance(self.weights, dict) and self.weights.get("kind") == "source")
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method(cls, value: Any) -> Method:
+        return parsed_method(value)
+
+
+class Recipe(Strict):
+    """A whole study; each task has its own kind of recipe (:func:`~mrtransfer.study.recipe.load.parse_recipe`)."""
+
+    METRICS: ClassVar[tuple[str, ...]] = ()
+
+    question: str
+    name: str = "study"
+    topic: str = "Transfer"
+    """What is being tried, as the verdict's sentence begins with it: "Transfer helps: …"."""
+    task: str
+    target: TargetSpec
+    source: SourceSpec | None = None
+    shared: dict[str, Any] = Field(default_factory=dict)
+    arms: Mapping[str, ArmSpec]
+    vary: dict[str, Any] | None = None
+    budgets: tuple[Budget, ...] = ("all",)
+    seeds: tuple[int, ...] = (0,)
+    compare: tuple[tuple[str, str], ...] = ()
+    metric: str
+    margin: float = Field(0.01, ge=0)
+    resamples: int = Field(2000, ge=100)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arms_from_vary(cls, data: Any) -> Any:
+        """``shared`` fills what an arm leaves out; ``vary`` crosses fields into arms."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        shared = data.get("shared") or {}
+        if data.get("vary"):
+            if data.get("arms"):
+                raise ValueError("give arms or vary, not both")
+            data["arms"] = crossed_arms(data["vary"])
+        arms = data.get("arms")
+        if not isinstance(arms, dict) or not arms:
+            raise ValueError(
+                "arms: at least one is needed, for example {scratch: {network: resnet18, method: scratch}}"
+            )
+        data["arms"] = {str(name): {**shared, **arm} if isinstance(arm, dict) else arm for name, arm in arms.items()}
+        return data
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_or_list(cls, value: Any) -> Any:
+        return tuple(range(value)) if isinstance(value, int) else value
+
+    @field_validator("budgets")
+    @classmethod
+    def _sensible_budgets(cls, value: tuple[Budget, ...]) -> tuple[Budget, ...]:
+        if not value or any(budget != "all" and budget < 1 for budget in value) or len(set(value)) < len(value):
+            raise ValueError("budgets must be distinct numbers of labelled subjects, at least 1, or 'all'")
+        return tuple(sorted((b for b in value if b != "all"), key=int)) + (("all",) if "all" in value else ())
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str) -> str:
+        if value not in cls.METRICS:
+            raise ValueError(str(unknown_name("metric", value, cls.METRICS)))
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        for pair in self.compare:
+            for arm in pair:
+                if arm not in self.arms:
+                    raise ValueError(f"compare: {unknown_name('arm', arm, self.arms)}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must be a positive number of seeds, or a list of distinct ones")
+        for name, spec in self.arms.items():
+            if spec.starts_from_source and self.source is None:
+                raise ValueError(f"arm {name!r} starts from weights: source, but the recipe has no source")
+        return self
+
+    @property
+    def comparisons(self) -> tuple[tuple[str, str], ...]:
+        """The pairs as asked for; where none are, every other arm against the first."""
+        first, *others = self.arms
+        return self.compare or tuple((other, first) for other in others)

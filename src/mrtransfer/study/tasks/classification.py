@@ -1,0 +1,241 @@
+"""Studies of classification: one label per image, a network's pooled features under a head."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from mrtransfer.common.errors import UserError
+from mrtransfer.data.audit import audit
+from mrtransfer.data.split import Fold, units
+from mrtransfer.data.store import Store, open_store
+from mrtransfer.models.features import feature_matrix
+from mrtransfer.models.network import Backbone, build_network
+from mrtransfer.study.domain import Domain, read_dataset
+from mrtransfer.study.outcome import curves_of, load_outcome
+from mrtransfer.study.plan import Plan, Run
+from mrtransfer.study.probes import fit_heads, probe_all
+from mrtransfer.study.recipe import ClassificationArm, ClassificationRecipe, DatasetSpec, InputSpec
+from mrtransfer.study.report import ReportContext, build_context
+from mrtransfer.study.statistics.measures import CLASSIFICATION, Measures
+from mrtransfer.study.workshop import Advance, Job, Scores, Trained, Workshop
+from mrtransfer.tasks.classification.heads import build_head
+from mrtransfer.training.fit import TrainResult, predict, train
+from mrtransfer.training.linear_probes import fit_linear_probes
+from mrtransfer.training.precision import Precision, choose_device, precision_for_training
+from mrtransfer.training.problems import Problem, derived_seed
+from mrtransfer.transfer.method import NetworkMethod
+from mrtransfer.transfer.methods.linear_probe import LinearProbe
+
+_PROBE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class ImageDomain(Domain):
+    """Images with one label each, decoded once."""
+
+    store: Store
+
+
+Images = Job[ClassificationArm, ImageDomain]
+
+
+class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone]):
+    """The tools of a classification study."""
+
+    recipe: ClassificationRecipe
+    target: ImageDomain
+    source: ImageDomain | None
+
+    @classmethod
+    def open(cls, recipe: ClassificationRecipe, folder: Path, device: str = "auto") -> "ClassificationWorkshop":
+        """Read, audit and decode the recipe's domains."""
+        by = recipe.target.split.by
+        target = open_images(recipe.target, recipe.input, folder / "data", by)
+        source = None
+        if recipe.source is not None and any(arm.starts_from_source for arm in recipe.arms.values()):
+            source = open_images(recipe.source, recipe.input, folder / "data", by)
+        return cls(recipe, folder, target, source, device)
+
+    @cached_property
+    def unit(self) -> str:  # type: ignore[override]
+        """Subjects where they are known, otherwise images or groups of copies."""
+        return "subject" if self.target.manifest.table["subject"].notna().any() else "image"
+
+    @property
+    def measures(self) -> Measures:
+        """Accuracy and its kin, of probabilities."""
+        return CLASSIFICATION
+
+    def defines(self, domain: ImageDomain, fold: Fold, arm: ClassificationArm) -> dict[str, Any]:
+        """Pixels, labels, classes and channels."""
+        return {
+            "pixels": domain.store.content,
+            "labels": domain.labels.tolist(),
+            "classes": list(domain.manifest.classes),
+            "channels": self.recipe.input.channels,
+        }
+
+    def row_digests(self, domain: ImageDomain) -> np.ndarray:
+        """Digests of the stored pixels."""
+        return domain.store.row_digests
+
+    def source_arm(self, arm: ClassificationArm) -> ClassificationArm:
+        """The source's own settings; the images look as to the arm."""
+        spec = self.recipe.source
+        assert spec is not None
+        return ClassificationArm(
+            network=arm.network, weights=spec.weights, method=spec.method, normalise=arm.normalise, augment=spec.augment
+        )
+
+    def input_of(self, arm: ClassificationArm) -> dict[str, Any]:
+        """How the network of ``arm`` sees the stored pixels."""
+        return {"channels": self.recipe.input.channels, "normalise": arm.normalise}
+
+    def precision_key(self, arm: ClassificationArm) -> list[Any]:
+        """Network and size of its input."""
+        return [arm.network.model_dump(), self.recipe.input.size, self.recipe.input.channels]
+
+    def measure_precision(self, arm: ClassificationArm) -> tuple[dict[str, Any], Precision]:
+        """A few training steps in every candidate setting."""
+        network = self.build(arm, self.target, 0, 0)
+        head = build_head("linear", network.features, len(self.target.manifest.classes))
+        chosen = precision_for_training(
+            network, head, self.target.store.images,
+            input=self.input_of(arm), batch=_PROBE_BATCH, requested=self.recipe.precision, device=self.device,
+        )  # fmt: skip
+        return {"network": arm.network.model_dump(), "size": self.recipe.input.size}, chosen
+
+    def build(self, arm: ClassificationArm, domain: ImageDomain, fold: int, seed: int) -> Backbone:
+        """The arm's network without classifier; it does not depend on the fold."""
+        return build_network(
+            arm.network.name, in_channels=self.recipe.input.channels, until=arm.network.until, seed=seed
+        )
+
+    def features(self, arm: ClassificationArm, network: Backbone, domain: ImageDomain | None = None) -> np.ndarray:
+        """(V, N, D) pooled features of every image of the target (or ``domain``): one pass, kept on disk.
+
+        With horizontal flips there are two views of every image.
+        """
+        precision = self.precision(arm)
+        domain = domain or self.target
+        return feature_matrix(
+            network,
+            domain.store,
+            normalise=arm.normalise,
+            precision=precision.dtype,
+            channels_last=precision.channels_last,
+            cache=self.folder / "features",
+            device=choose_device(self.device),
+            views=("plain", "hflip") if arm.augment.hflip and arm.method.cached else ("plain",),
+        )
+
+    def fresh_head(self, job: Images, network: Backbone, record: dict[str, Any]) -> nn.Sequential:
+        """A linear probe of the initial features where the method wants one, otherwise random."""
+        method, classes = job.arm.method, len(job.domain.manifest.classes)
+        assert isinstance(method, NetworkMethod)
+        if not method.starts_from_probe:
+            return build_head(
+                method.head, network.features, classes,
+                hidden=method.hidden, dropout=method.dropout, seed=derived_seed(job.seed, "head"),
+            )  # fmt: skip
+        problem = Problem(job.train, job.validation, job.seed)
+        features = self.features(job.arm, network, job.domain)
+        probe = fit_linear_probes(
+            features, job.domain.labels, [problem], LinearProbe().l2, classes, class_weights=method.class_weights
+        )[0]
+        record["probe"] = {"l2": probe.l2, "validation": probe.validation}
+        return probe.head()
+
+    def fit(self, job: Images, network: Backbone, head: nn.Sequential, precision: Precision) -> TrainResult:
+        """Train on augmented images."""
+        assert isinstance(job.arm.method, NetworkMethod), f"{job.arm.method.name} does not train the network"
+        return train(
+            network,
+            head,
+            job.arm.method,
+            job.domain.store,
+            job.domain.labels,
+            job.train,
+            job.validation,
+            input=self.input_of(job.arm),
+            augment=job.arm.augment,
+            seed=job.seed,
+            folder=job.checkpoints,
+            precision=precision,
+            device=self.device,
+        )
+
+    def scores(
+        self, trained: Trained[ClassificationArm, ImageDomain, Backbone], domain: ImageDomain, rows: np.ndarray
+    ) -> Scores:
+        """Probabilities (n, classes) float32."""
+        probabilities = predict(
+            trained.network, trained.head, domain.store, rows,
+            input=self.input_of(trained.job.arm), precision=trained.precision, device=self.device,
+        )  # fmt: skip
+        return Scores(rows, probabilities)
+
+    def described(self, arm: ClassificationArm, domain: ImageDomain, fold: int) -> dict[str, Any]:
+        """Classes, size, fit and normalisation."""
+        return {
+            "classes": list(domain.manifest.classes),
+            "size": self.recipe.input.size,
+            "fit": self.recipe.input.fit,
+            "input": self.input_of(arm),
+        }
+
+    def same_outputs(self, arm: ClassificationArm, spec: dict[str, Any]) -> bool:
+        """Whether the model was trained on the target's classes."""
+        return spec["task"] == self.recipe.task and spec["classes"] == list(self.target.manifest.classes)
+
+    def probe(self, runs: list[Run], missing: set[str], advance: Advance) -> None:
+        """One pass of each distinct network, then all heads together."""
+        probe_all(runs, missing, self, advance)
+
+    def make_model(self, run: Run, job: Images, folder: Path, record: dict[str, Any]) -> None:
+        """As for any task; of a method on frozen features only the head is fitted."""
+        if not run.spec.method.cached:
+            return super().make_model(run, job, folder, record)
+        network, _ = self.initial(run.spec, run.weights, run.source, self.target, run.fold, run.seed)
+        head = fit_heads([run], self.features(run.spec, network), self)[0].head()
+        return self.save(folder, run.spec, network, head, self.target, run.fold, [job.train, job.validation], record)
+
+    def context(self, plan: Plan) -> ReportContext:
+        """Examples, wrong cases, curves, confusion, ROC, calibration."""
+        target = self.target
+        return build_context(
+            [load_outcome(self.folder, run) for run in plan.runs],
+            target.labels,
+            classes=target.manifest.classes,
+            samples=target.manifest.table["sample"].tolist(),
+            images=target.store.images,
+            curves=curves_of(plan, self),
+            audit_pairs=target.audit_pairs,
+            units=target.units,
+        )
+
+
+def open_images(spec: DatasetSpec, seen: InputSpec, folder: Path, by: tuple[str, ...]) -> ImageDomain:
+    """Read, audit and decode a domain once; what was computed before is found again in ``folder``."""
+    manifest = read_dataset(spec)
+    if spec.labels:
+        manifest = manifest.map_labels(spec.labels)
+    labelled = np.flatnonzero(manifest.labels >= 0)
+    if len(labelled) < len(manifest):
+        manifest = manifest.take(labelled)
+    if len(manifest.classes) < 2 or len(set(manifest.labels.tolist())) < 2:
+        found = ", ".join(manifest.classes) or "none"
+        raise UserError(
+            f"dataset {spec.dataset} at {spec.path}: classification needs two classes or more, found: {found}"
+        )
+    findings, pairs = None, []
+    if not str(manifest.locations(0)[0]).startswith("phantom:"):
+        report = audit(manifest, cache=folder / "audit")
+        findings, pairs = report.to_json(), report.pairs
+        manifest = manifest.with_groups(report.groups)
+    store = open_store(manifest, size=seen.size, fit=seen.fit, directory=folder / "pixels")
+    return ImageDomain(manifest, manifest.labels, units(manifest, by=by), findings, pairs, store)

@@ -1,0 +1,277 @@
+"""Studies of segmentation: masks on volumes or images, a staged network under a 1×1×1 convolution."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from mrtransfer.data.cases.store import CaseStore
+from mrtransfer.data.split import Fold
+from mrtransfer.data.volume.volume import spacing_of
+from mrtransfer.models.segmentation import SegmentationNetwork, build_segmentation_network, pixel_head
+from mrtransfer.study.plan import Plan, Run
+from mrtransfer.study.recipe.segmentation import SegmentationArm, SegmentationRecipe
+from mrtransfer.study.statistics.measures import Measures, table_measures
+from mrtransfer.study.tasks.volumes import Dims, Plans, VolumeDomain, open_volumes
+from mrtransfer.study.workshop import Advance, Job, Scores, Trained, Workshop
+from mrtransfer.tasks.segmentation.clean import Cleaning, choose_cleaning
+from mrtransfer.tasks.segmentation.outputs import outputs, to_classes
+from mrtransfer.tasks.segmentation.metrics import (
+    HIGHER_IS_BETTER,
+    RANGES,
+    SEGMENTATION_METRICS,
+    WORDS,
+    evaluate_subject,
+)
+from mrtransfer.training.fit import TrainResult
+from mrtransfer.training.fit_segmentation import precision_for_segmentation, train_segmenter
+from mrtransfer.training.precision import Precision, choose_device, placed
+from mrtransfer.training.problems import derived_seed
+from mrtransfer.training.sliding import predict_case
+from mrtransfer.transfer.method import NetworkMethod
+
+Volumes = Job[SegmentationArm, VolumeDomain]
+TrainedOnVolumes = Trained[SegmentationArm, VolumeDomain, SegmentationNetwork]
+
+
+class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationNetwork]):
+    """The tools of a segmentation study."""
+
+    recipe: SegmentationRecipe
+    target: VolumeDomain
+    source: VolumeDomain | None
+
+    def __init__(
+        self,
+        recipe: SegmentationRecipe,
+        folder: Path,
+        target: VolumeDomain,
+        source: VolumeDomain | None,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(recipe, folder, target, source, device)
+        self.plans = Plans(recipe, folder, target, source)
+
+    @classmethod
+    def open(cls, recipe: SegmentationRecipe, folder: Path, device: str = "auto") -> "SegmentationWorkshop":
+        """Read the recipe's domains; pixels are prepared when a fold's plan is known."""
+        by = recipe.target.split.by
+        target = open_volumes(recipe.target, folder / "data", by)
+        source = None
+        if recipe.source is not None and any(arm.starts_from_source for arm in recipe.arms.values()):
+            source = open_volumes(recipe.source, folder / "data", by)
+        return cls(recipe, folder, target, source, device)
+
+    @property
+    def measures(self) -> Measures:
+        """Dice and its kin, per subject: of each region, and their means."""
+        names = (*SEGMENTATION_METRICS, *self._region_metrics())
+        return table_measures(
+            names,
+            higher_is_better={name: HIGHER_IS_BETTER[_metric(name)] for name in names},
+            ranges={name: RANGES[_metric(name)] for name in names},
+            words={name: _words(name) for name in names},
+            units={name: "mm" for name in names if _metric(name) == "hd95"},
+        )
+
+    def _region_metrics(self) -> list[str]:
+        """The metrics of every single region, where there are several."""
+        regions = self.target.mask_labels.region_names
+        if len(regions) == 1:
+            return []
+        return [f"{region}/{metric}" for region in regions for metric in SEGMENTATION_METRICS]
+
+    # Data
+
+    def dims(self, arm: SegmentationArm) -> Dims:
+        """2 or 3 where the arm's network says so; None where the data decide."""
+        given: Dims = arm.network.options.get("dims")
+        return given
+
+    def store(self, domain: VolumeDomain, fold: int, arm: SegmentationArm) -> CaseStore:
+        """The domain's pixels as the fold's plan prepares them."""
+        return self.plans.store(domain, fold, self.dims(arm))
+
+    def defines(self, domain: VolumeDomain, fold: Fold, arm: SegmentationArm) -> dict[str, Any]:
+        """Pixels, plan, mask classes, and how whole volumes are segmented."""
+        return {
+            "pixels": self.store(domain, fold.index, arm).content,
+            "plan": self.plans.plan(domain, fold.index, self.dims(arm)).to_json(),
+            "mask_labels": domain.mask_labels.to_json(),
+            "inference": self.recipe.inference.model_dump(mode="json"),
+        }
+
+    def row_digests(self, domain: VolumeDomain) -> np.ndarray:
+        """Digests of the pixels as the first fold's plan prepares them."""
+        return self.plans.store(domain, 0, self.dims(next(iter(self.recipe.arms.values())))).row_digests
+
+    def source_arm(self, arm: SegmentationArm) -> SegmentationArm:
+        """The source's own settings, with the arm's network and loss."""
+        spec = self.recipe.source
+        assert spec is not None
+        return SegmentationArm(
+            network=arm.network, weights=spec.weights, method=spec.method, loss=arm.loss, augment=spec.augment
+        )
+
+    # Networks
+
+    def build(self, arm: SegmentationArm, domain: VolumeDomain, fold: int, seed: int) -> SegmentationNetwork:
+        """A network sized by the fold's plan, for the domain's channels."""
+        plan = self.plans.plan(domain, fold, self.dims(arm))
+        network = build_segmentation_network(
+            arm.network.name,
+            in_channels=len(self.store(domain, fold, arm).channels),
+            dims=plan.dims,
+            features=plan.features,
+            strides=plan.strides,
+            options={key: value for key, value in arm.network.options.items() if key != "dims"},
+            seed=seed,
+        )
+        network.check_patch(plan.patch)
+        return network
+
+    def fresh_head(self, job: Volumes, network: SegmentationNetwork, record: dict[str, Any]) -> nn.Sequential:
+        """The source model's head where that segments the same classes, otherwise a random one."""
+        model = self.pretrained(job) if job.weights.until is None else None
+        taken = model is not None and self.same_outputs(job.arm, model.spec, job.domain)
+        record["head"] = "from the source model" if taken else "random"
+        if taken:
+            assert model is not None
+            return model.head
+        return pixel_head(
+            network.features, outputs(job.arm.loss, job.domain.mask_labels), seed=derived_seed(job.seed, "head")
+        )
+
+    def same_outputs(self, arm: SegmentationArm, spec: dict[str, Any], domain: VolumeDomain | None = None) -> bool:
+        """Whether the model was trained on the same classes with the same kind of output."""
+        labels = (domain or self.target).mask_labels
+        alike = spec["task"] == self.recipe.task and spec["mask_labels"]["names"] == list(labels.names)
+        if alike and "region" in (arm.loss, spec["loss"]):
+            return arm.loss == spec["loss"] and spec["mask_labels"]["regions"] == labels.to_json()["regions"]
+        return alike
+
+    def precision_key(self, arm: SegmentationArm) -> list[Any]:
+        """Network, patch, batch and channels."""
+        plan, store = self.plans.plan(self.target, 0, self.dims(arm)), self.store(self.target, 0, arm)
+        return [arm.network.model_dump(), list(plan.patch), plan.batch, list(plan.features), len(store.channels)]
+
+    def measure_precision(self, arm: SegmentationArm) -> tuple[dict[str, Any], Precision]:
+        """A few training steps on patches in every candidate setting."""
+        plan = self.plans.plan(self.target, 0, self.dims(arm))
+        network = self.build(arm, self.target, 0, 0)
+        head = pixel_head(network.features, outputs(arm.loss, self.target.mask_labels), seed=0)
+        chosen = precision_for_segmentation(
+            network, head, self.store(self.target, 0, arm), plan=plan,
+            requested=self.recipe.precision, device=self.device,
+        )  # fmt: skip
+        return {"network": arm.network.model_dump(), "patch": list(plan.patch)}, chosen
+
+    # Training and scores
+
+    def fit(self, job: Volumes, network: SegmentationNetwork, head: nn.Sequential, precision: Precision) -> TrainResult:
+        """Train on patches."""
+        assert isinstance(job.arm.method, NetworkMethod)
+        return train_segmenter(
+            network,
+            head,
+            job.arm.method,
+            self.store(job.domain, job.fold, job.arm),
+            job.train,
+            job.validation,
+            plan=self.plans.plan(job.domain, job.fold, self.dims(job.arm)),
+            labels=job.domain.mask_labels,
+            loss=job.arm.loss,
+            augment=job.arm.augment,
+            seed=job.seed,
+            folder=job.checkpoints,
+            precision=precision,
+            device=self.device,
+        )
+
+    def finish(self, trained: TrainedOnVolumes) -> None:
+        """Choose on validation cases which small components to remove."""
+        rows = trained.job.validation
+        if self.recipe.inference.clean == "none" or not len(rows):
+            trained.record["clean"] = None
+            return
+        domain = trained.job.domain
+        predicted = dict(self.predictions(trained, domain, rows, cleaned=False))
+        store = self.store(domain, trained.job.fold, trained.job.arm)
+        cleaning = choose_cleaning(
+            list(predicted.values()),
+            [domain.reference(row) for row in predicted],
+            [spacing_of(store.frame(row).affine) for row in predicted],
+            domain.mask_labels,
+        )
+        trained.record["clean"] = cleaning.to_json() if cleaning else None
+
+    def predictions(
+        self, trained: TrainedOnVolumes, domain: VolumeDomain, rows: np.ndarray, *, cleaned: bool = True
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(row, uint8 classes on the original grid) of every case."""
+        arm, fold = trained.job.arm, trained.job.fold
+        device = choose_device(self.device)
+        store, plan = self.store(domain, fold, arm), self.plans.plan(domain, fold, self.dims(arm))
+        cleaning = Cleaning.from_json(trained.record.get("clean")) if cleaned else None
+        with placed(trained.precision, device, trained.network, trained.head):
+            for row in map(int, rows):
+                probabilities = predict_case(
+                    trained.network, trained.head, store.image(row), plan=plan, loss=arm.loss,
+                    precision=trained.precision, device=device,
+                    overlap=self.recipe.inference.overlap, mirror=self.recipe.inference.mirror,
+                )  # fmt: skip
+                frame = store.frame(row)
+                classes = to_classes(frame.to_original(probabilities), arm.loss, domain.mask_labels)
+                yield row, classes if cleaning is None else cleaning.apply(classes, frame.affine, domain.mask_labels)
+
+    def scores(self, trained: TrainedOnVolumes, domain: VolumeDomain, rows: np.ndarray) -> Scores:
+        """One row of metrics per subject, in the place of its first case; the predicted masks are kept."""
+        predicted = dict(self.predictions(trained, domain, rows))
+        store = self.store(domain, trained.job.fold, trained.job.arm)
+        units = domain.units[rows]
+        first, table = [], []
+        for unit in dict.fromkeys(units.tolist()):
+            own = rows[units == unit].tolist()
+            found = evaluate_subject(
+                [predicted[row] for row in own],
+                [domain.reference(row) for row in own],
+                [spacing_of(store.frame(row).affine) for row in own],
+                domain.mask_labels,
+            )
+            first.append(own[0])
+            table.append([found[name] for name in self.measures.names])
+        order = np.argsort(first)
+        values = np.array(table, dtype=np.float64).reshape(len(first), len(self.measures.names))
+        kept = {f"mask_{row}": classes for row, classes in predicted.items()}
+        return Scores(np.array(first, dtype=np.int64)[order], values[order], kept)
+
+    def described(self, arm: SegmentationArm, domain: VolumeDomain, fold: int) -> dict[str, Any]:
+        """Plan, channels, mask classes, loss and inference."""
+        return {
+            "plan": self.plans.plan(domain, fold, self.dims(arm)).to_json(),
+            "channels": list(self.store(domain, fold, arm).channels),
+            "mask_labels": domain.mask_labels.to_json(),
+            "loss": arm.loss,
+            "inference": self.recipe.inference.model_dump(mode="json"),
+        }
+
+    def probe(self, runs: list[Run], missing: set[str], advance: Advance) -> None:
+        """There are no such methods: the recipe refuses them."""
+        raise NotImplementedError(runs[0].spec.method.name)
+
+    def context(self, plan: Plan) -> Any:
+        """Best, median and worst subjects in pictures, curves, the split, per-subject tables."""
+        from mrtransfer.study.report.segmentation import build_context
+
+        return build_context(self, plan)
+
+
+def _metric(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _words(name: str) -> str:
+    region, _, metric = name.rpartition("/")
+    return f"{WORDS[metric]} ({region})" if region else WORDS[metric]

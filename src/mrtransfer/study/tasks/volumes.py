@@ -1,0 +1,138 @@
+"""Domains of volumes: who belongs together, and for each fold the plan and the pixels prepared by it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mrtransfer.common.errors import UserError
+from mrtransfer.common.files import digest, file_digest, write_json
+from mrtransfer.data.audit import audit
+from mrtransfer.data.cases.fingerprint import fingerprint
+from mrtransfer.data.cases.plan import SegmentationPlan, make_plan
+from mrtransfer.data.cases.store import CaseStore, open_cases
+from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.mask_labels import MaskLabels
+from mrtransfer.data.readers import suffix
+from mrtransfer.data.readers.location import Location, is_phantom
+from mrtransfer.data.split import units
+from mrtransfer.data.volume.case import read_reference
+from mrtransfer.study.domain import Domain, read_dataset
+from mrtransfer.study.plan import ALL, make_folds_of
+from mrtransfer.study.recipe import DatasetSpec
+from mrtransfer.study.recipe.segmentation import SegmentationRecipe
+
+Dims = Literal[2, 3] | None
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".mat")
+
+
+@dataclass(frozen=True)
+class VolumeDomain(Domain):
+    """Volumes or images with masks; row i is one case."""
+
+    @property
+    def mask_labels(self) -> MaskLabels:
+        """What the values of the masks mean, as the recipe merges them."""
+        assert self.manifest.mask_labels is not None  # open_volumes refuses datasets without
+        return self.manifest.mask_labels
+
+    def reference(self, row: int) -> np.ndarray:
+        """uint8 (X, Y, Z) class indices on the case's own grid."""
+        return read_reference(self.manifest, row)
+
+
+def open_volumes(spec: DatasetSpec, folder: Path, by: tuple[str, ...]) -> VolumeDomain:
+    """The dataset's cases that have a mask, and who belongs together. Pixels are read when a plan is known.
+
+    2-D images are audited for copies as in classification; of volumes, only files of identical bytes are found.
+    """
+    manifest = read_dataset(spec)
+    if manifest.mask_labels is None:
+        raise UserError(
+            f"dataset {spec.dataset}: has no masks, which segmentation needs; choose another dataset, or "
+            "'volumes' or 'table' with masks"
+        )
+    labels = manifest.mask_labels.merged(spec.labels) if spec.labels else manifest.mask_labels
+    masked = np.flatnonzero(manifest.table["mask"].notna().to_numpy())
+    if not len(masked):
+        raise UserError(f"dataset {spec.dataset} at {spec.path}: no case has a mask, which segmentation needs")
+    manifest = replace(manifest.take(masked) if len(masked) < len(manifest) else manifest, mask_labels=labels)
+    findings, pairs = None, []
+    if _flat(manifest):
+        report = audit(manifest, cache=folder / "audit")
+        findings, pairs = report.to_json(), report.pairs
+        manifest = manifest.with_groups(report.groups)
+    elif not is_phantom(manifest.locations(0)[0]):
+        manifest = manifest.with_groups(_same_bytes(manifest))
+    strata = np.zeros(len(manifest), dtype=np.int64)
+    return VolumeDomain(manifest, strata, units(manifest, by=by), findings, pairs)
+
+
+def _flat(manifest: Manifest) -> bool:
+    """Whether the cases are pictures, not volumes or phantoms."""
+    location = manifest.locations(0)[0]
+    return not is_phantom(location) and suffix(Location.parse(location).path) in PICTURES
+
+
+def _same_bytes(manifest: Manifest) -> list[str]:
+    """(N,) the digest of each case's first file where another case's file has the same bytes, otherwise ""."""
+    files = [Location.parse(manifest.locations(row)[0]).file(manifest.root) for row in range(len(manifest))]
+    sizes = [file.stat().st_size if file.is_file() else -row for row, file in enumerate(files)]
+    alike = {size for size in sizes if size > 0 and sizes.count(size) > 1}
+    digests = [file_digest(file) if size in alike else "" for file, size in zip(files, sizes, strict=True)]
+    return [name if name and digests.count(name) > 1 else "" for name in digests]
+
+
+class Plans:
+    """For each fold, the plan made from its training data (a file that the user may edit) and the prepared pixels."""
+
+    def __init__(self, recipe: SegmentationRecipe, folder: Path, target: VolumeDomain, source: VolumeDomain | None):
+        self.recipe, self.folder, self.target, self.source = recipe, folder, target, source
+        self.folds = {fold.index: fold for fold in make_folds_of(recipe, target)}
+        self._plans: dict[tuple[str, int, Dims], SegmentationPlan] = {}
+        self._stores: dict[str, CaseStore] = {}
+
+    def plan(self, domain: VolumeDomain, fold: int, dims: Dims) -> SegmentationPlan:
+        """How the domain's cases are prepared and cut into patches for the networks of ``fold``.
+
+        It is the target's: grid, patch and network are the same for both domains, so that what is learned of one fits
+        the other. Normalisation and cropping are each domain's own.
+        """
+        own = self._target_plan(fold, dims)
+        if domain is self.target:
+            return own
+        key = ("source", fold, dims)
+        if key not in self._plans:
+            found = fingerprint(domain.manifest, np.arange(len(domain.manifest)), cache=self.folder / "data")
+            theirs = make_plan(found, dims=own.dims)
+            self._plans[key] = own.model_copy(update={"normalise": theirs.normalise, "crop": theirs.crop})
+        return self._plans[key]
+
+    def store(self, domain: VolumeDomain, fold: int, dims: Dims) -> CaseStore:
+        """The domain's pixels, prepared; folds whose plans agree on that share them."""
+        plan = self.plan(domain, fold, dims)
+        name = digest(["target" if domain is self.target else "source", plan.data_key])
+        if name not in self._stores:
+            self._stores[name] = open_cases(domain.manifest, plan, self.folder / "data" / "cases")
+        return self._stores[name]
+
+    def _target_plan(self, fold: int, dims: Dims) -> SegmentationPlan:
+        key = ("target", fold, dims)
+        if key not in self._plans:
+            rows = self._rows(fold)
+            names = self.target.manifest.table["sample"].iloc[rows].tolist()
+            about = digest([names, self.target.mask_labels.to_json(), self.recipe.plan, dims])[:8]
+            path = self.folder / "plans" / f"{'all' if fold == ALL else f'fold-{fold}'}-{about}.json"
+            if not path.is_file():
+                found = fingerprint(self.target.manifest, rows, cache=self.folder / "data")
+                write_json(path.with_name(f"fingerprint-{path.name}"), found.to_json())
+                make_plan(found, dims=dims, overrides=self.recipe.plan).save(path)
+            self._plans[key] = SegmentationPlan.load(path)  # as the user may have edited it
+        return self._plans[key]
+
+    def _rows(self, fold: int) -> np.ndarray:
+        """What a plan may be made from: never a test case."""
+        if fold != ALL:
+            return self.folds[fold].development
+        return np.arange(len(self.target.manifest)) if len(self.folds) > 1 else self.folds[0].development
