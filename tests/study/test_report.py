@@ -249,7 +249,7 @@ def test_wrong_cases_come_most_sure_first_and_are_wrong():
     outcomes, labels = predictions(("a",), budgets=(20,))
     images = np.zeros((90, 1, 8, 8), np.uint8)
     context = build_context(outcomes, labels, classes=CLASSES, samples=[str(i) for i in range(90)], images=images)
-    mean = np.mean([outcome.probabilities for outcome in outcomes], axis=0)
+    mean = np.mean([outcome.values for outcome in outcomes], axis=0)
     assert [case.probability for case in context.wrong_cases] == sorted(
         (case.probability for case in context.wrong_cases), reverse=True
     )

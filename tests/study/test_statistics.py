@@ -107,7 +107,7 @@ def test_a_small_gap_with_little_data_is_left_open():
 )
 def test_the_rules_of_the_verdict(low, high, p, difference, verdict):
     entry = {"low": low, "high": high, "p_holm": p, "difference": difference, "seeds": 5, "metric": "accuracy"}
-    assert judge(entry, 0.01, units=100)[0] == verdict
+    assert judge(entry, 0.01, units=100, sign=1)[0] == verdict
 
 
 @pytest.mark.parametrize(("seeds", "n"), [(1, 300), (5, 1), (1, 1), (5, 4)])
@@ -137,7 +137,7 @@ def test_the_interval_of_one_run_agrees_with_the_binomial_theory():
 def test_rows_of_one_unit_count_once():
     outcomes, labels, _ = study({"a": {40: 0.8}}, n=100, seeds=1)
     tenfold = [
-        Outcome("a", 40, 0, 0, np.arange(1000), np.repeat(outcomes[0].probabilities, 10, axis=0), 40),
+        Outcome("a", 40, 0, 0, np.arange(1000), np.repeat(outcomes[0].values, 10, axis=0), 40),
     ]
     options = {"metrics": ["accuracy"], "margin": 0.01, "compare": [], "resamples": 500}
     once = analyse(outcomes, labels, np.arange(100), **options)

@@ -17,8 +17,8 @@ from mrtransfer.study.report import figures, tables
 from mrtransfer.study.report.canvas import SERIES
 from mrtransfer.study.report.context import ReportContext
 from mrtransfer.study.report.data import audit_view, data_views
-from mrtransfer.study.statistics.words import METRIC_NAMES, count_of, number
-from mrtransfer.tasks.classification.metrics import HIGHER_IS_BETTER
+from mrtransfer.study.statistics.measures import CLASSIFICATION
+from mrtransfer.study.statistics.words import count_of
 
 _HERE = Path(__file__).parent
 _THUMBNAIL = 168  # pixels: sharp at the size shown, and small in the file
@@ -71,11 +71,11 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
         "tiles": _tiles(results, saving),
         "design": design,
         "words": {
-            "main": METRIC_NAMES[design["main"]],
-            "margin": number(design["margin"], design["main"])
-            + (" points" if HIGHER_IS_BETTER[design["main"]] else ""),
+            "main": CLASSIFICATION.words[design["main"]],
+            "margin": CLASSIFICATION.number(design["margin"], design["main"])
+            + (" points" if CLASSIFICATION.is_share(design["main"]) else ""),
             "units": count_of(design["units"], f"test {design['unit']}"),
-            "points": " (points)" if HIGHER_IS_BETTER[design["main"]] else "",
+            "points": " (points)" if CLASSIFICATION.is_share(design["main"]) else "",
             "detectable": _detectable(results),
             "smallest_corrected": tables.p_text(min(1.0, design["smallest_p"] * max(design["comparisons"], 1))),
             "seeds_alone": tables.p_text(design["smallest_p_seeds_alone"]),
@@ -109,8 +109,8 @@ def _tiles(results: dict[str, Any], saving: dict[str, Any] | None) -> list[dict[
     for entry in ends:
         if entry["difference"] is None:
             continue
-        name = METRIC_NAMES[design["main"]]
-        points = "points of " if HIGHER_IS_BETTER[design["main"]] else ""
+        name = CLASSIFICATION.words[design["main"]]
+        points = "points of " if CLASSIFICATION.is_share(design["main"]) else ""
         which = "all " if entry["budget"] == "all" else ""
         tiles.append(
             {
@@ -135,9 +135,9 @@ def _detectable(results: dict[str, Any]) -> str | None:
     if not found:
         return None
     main = results["design"]["main"]
-    ends = list(dict.fromkeys((number(min(found), main), number(max(found), main))))
-    points = " points" if HIGHER_IS_BETTER[main] else ""
-    return f"{' to '.join(ends)}{points} of {METRIC_NAMES[main]}"
+    ends = list(dict.fromkeys((CLASSIFICATION.number(min(found), main), CLASSIFICATION.number(max(found), main))))
+    points = " points" if CLASSIFICATION.is_share(main) else ""
+    return f"{' to '.join(ends)}{points} of {CLASSIFICATION.words[main]}"
 
 
 def _confusion(arm: str, context: ReportContext) -> dict[str, Any]:

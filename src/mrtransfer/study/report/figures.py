@@ -19,8 +19,7 @@ from mrtransfer.study.report.canvas import (
     styled,
     to_svg,
 )
-from mrtransfer.study.statistics.words import METRIC_NAMES
-from mrtransfer.tasks.classification.metrics import HIGHER_IS_BETTER
+from mrtransfer.study.statistics.measures import CLASSIFICATION
 
 Panel = tuple[str, Markup]
 _THIN_LINES = 20  # more runs would be a blur
@@ -30,7 +29,7 @@ def label_curves(
     arms: Sequence[dict[str, Any]], order: Sequence[str], metric: str, saving: dict[str, Any] | None, unit: str
 ) -> Markup:
     """The metric against the number of labels, one line per arm with its 95 % intervals and faint points per seed."""
-    scale = 100 if HIGHER_IS_BETTER[metric] else 1
+    scale = CLASSIFICATION.scale(metric)
     with styled():
         figure, (axes,) = new_figure(4.7, 3.0)
         ticks: dict[float, str] = {}
@@ -60,8 +59,8 @@ def label_curves(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(f"labelled {unit}s (log scale)")
-        axes.set_title(f"{METRIC_NAMES[metric]}{' (%)' if scale == 100 else ''}")
-        return to_svg(figure, f"{METRIC_NAMES[metric]} against the number of labelled {unit}s, by arm")
+        axes.set_title(f"{CLASSIFICATION.words[metric]}{' (%)' if scale == 100 else ''}")
+        return to_svg(figure, f"{CLASSIFICATION.words[metric]} against the number of labelled {unit}s, by arm")
 
 
 def _spread(ticks: list[float], apart: float = 1.25) -> list[float]:

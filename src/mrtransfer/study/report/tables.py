@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mrtransfer.study.report.forest import Scale, axis, ground, strip
-from mrtransfer.study.statistics.words import METRIC_NAMES, count_of, number
-from mrtransfer.tasks.classification.metrics import HIGHER_IS_BETTER
+from mrtransfer.study.statistics.measures import CLASSIFICATION
+from mrtransfer.study.statistics.words import count_of
 
 VERDICT_CLASS = {
     "helps": "good",
@@ -69,8 +69,8 @@ def arm_tables(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _heading(metric: str) -> dict[str, str]:
-    unit = "%" if HIGHER_IS_BETTER[metric] else "lower is better"
-    return {"name": METRIC_NAMES[metric], "unit": unit}
+    unit = "%" if CLASSIFICATION.is_share(metric) else "lower is better"
+    return {"name": CLASSIFICATION.words[metric], "unit": unit}
 
 
 def _best(entries: Sequence[dict[str, Any]], metric: str) -> float | None:
@@ -78,15 +78,17 @@ def _best(entries: Sequence[dict[str, Any]], metric: str) -> float | None:
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return None
-    return max(known) if HIGHER_IS_BETTER[metric] else min(known)
+    return max(known) if CLASSIFICATION.higher_is_better[metric] else min(known)
 
 
 def _cell(value: dict[str, Any], metric: str, best: float | None) -> dict[str, Any]:
     if value["mean"] is None:
         return {"mean": "–", "interval": "undefined", "best": False}
     known = value["low"] is not None
-    interval = f"{number(value['low'], metric)}–{number(value['high'], metric)}" if known else ""
-    return {"mean": number(value["mean"], metric), "interval": interval, "best": value["mean"] == best}
+    interval = (
+        f"{CLASSIFICATION.number(value['low'], metric)}–{CLASSIFICATION.number(value['high'], metric)}" if known else ""
+    )
+    return {"mean": CLASSIFICATION.number(value["mean"], metric), "interval": interval, "best": value["mean"] == best}
 
 
 def comparison_table(results: dict[str, Any]) -> dict[str, Any] | None:
@@ -102,11 +104,15 @@ def comparison_table(results: dict[str, Any]) -> dict[str, Any] | None:
     for a, b in dict.fromkeys((entry["a"], entry["b"]) for entry in primary):
         rows = [_comparison_row(entry, scale) for entry in primary if (entry["a"], entry["b"]) == (a, b)]
         groups.append({"a": a, "b": b, "a_index": order.index(a), "b_index": order.index(b), "rows": rows})
-    sides = ("second better", "first better") if HIGHER_IS_BETTER[main] else ("first better", "second better")
+    sides = (
+        ("second better", "first better")
+        if CLASSIFICATION.higher_is_better[main]
+        else ("first better", "second better")
+    )
     return {
         "groups": groups,
         "ground": ground(scale, design["margin"]),
-        "axis": axis(scale, 100 if HIGHER_IS_BETTER[main] else 1, *sides),
+        "axis": axis(scale, CLASSIFICATION.scale(main), *sides),
     }
 
 
@@ -117,10 +123,12 @@ def _comparison_row(entry: dict[str, Any], scale: Scale) -> dict[str, Any]:
         "budget": f"all {entry['labelled']:,}" if entry["budget"] == "all" else f"{entry['labelled']:,}",
         "strip": strip(entry, scale, kind),
         "difference": signed(entry["difference"], metric),
-        "interval": f"{number(entry['low'], metric)} to {number(entry['high'], metric)}" if known else "–",
+        "interval": f"{CLASSIFICATION.number(entry['low'], metric)} to {CLASSIFICATION.number(entry['high'], metric)}"
+        if known
+        else "–",
         "p": p_text(entry["p"]),
         "p_holm": p_text(entry["p_holm"]),
-        "detectable": "–" if entry["detectable"] is None else number(entry["detectable"], metric),
+        "detectable": "–" if entry["detectable"] is None else CLASSIFICATION.number(entry["detectable"], metric),
         "verdict": entry["verdict"],
         "reason": entry["reason"],
         "kind": kind,
@@ -138,7 +146,11 @@ def other_comparisons(results: dict[str, Any]) -> list[dict[str, Any]]:
         for metric in metrics:
             last = [entry for entry in entries if (entry["a"], entry["b"], entry["metric"]) == (a, b, metric)][-1]
             known = last["low"] is not None
-            interval = f"{number(last['low'], metric)} to {number(last['high'], metric)}" if known else ""
+            interval = (
+                f"{CLASSIFICATION.number(last['low'], metric)} to {CLASSIFICATION.number(last['high'], metric)}"
+                if known
+                else ""
+            )
             clear = last["p_holm"] is not None and last["p_holm"] < results["design"]["alpha"]
             cells.append({"mean": signed(last["difference"], metric), "interval": interval, "best": clear})
         rows.append({"a": a, "b": b, "cells": cells})
@@ -149,7 +161,7 @@ def signed(value: float | None, metric: str) -> str:
     """A difference with its sign."""
     if value is None:
         return "–"
-    text = number(value, metric)
+    text = CLASSIFICATION.number(value, metric)
     return text if text.startswith("−") or float(text) == 0 else f"+{text}"
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.study.statistics.bootstrap import Bootstrap
 from mrtransfer.study.statistics.compare import ALPHA, FEWEST_SEEDS, FEWEST_UNITS, compare_arms
+from mrtransfer.study.statistics.measures import CLASSIFICATION, Measures
 from mrtransfer.study.statistics.pool import Outcome, Pool, pool
 from mrtransfer.study.statistics.saving import label_saving
 from mrtransfer.study.statistics.verdict import pair_verdict, study_verdict
 from mrtransfer.study.statistics.words import Words, count_of, sentence
-from mrtransfer.tasks.classification.metrics import METRICS
 
 _DECIMALS = 6  # what differs beyond is rounding, and results must be the same bytes every time
 
@@ -22,8 +22,9 @@ def analyse(
     labels: np.ndarray,
     units: np.ndarray,
     *,
-    metrics: Sequence[str] = METRICS,
-    main: str = "accuracy",
+    measures: Measures = CLASSIFICATION,
+    metrics: Sequence[str] | None = None,
+    main: str | None = None,
     margin: float,
     compare: Sequence[tuple[str, str]],
     resamples: int = 2000,
@@ -36,9 +37,10 @@ def analyse(
 
     Args:
         outcomes: one per run and fold, in the order in which the study names its arms.
-        labels: integer class (N,) of every row of the manifest.
+        labels: integer class (N,) of every row of the manifest; measures of a table do not look at it.
         units: what is resampled, one value (N,) per row: subject, or duplicate cluster.
-        metrics: which metrics to report; ``main`` is the one that decides.
+        measures: the task's metrics; outcomes hold the values that they want.
+        metrics: which of them to report, by default all; ``main``, by default the first, is the one that decides.
         margin: a smaller difference in ``main`` would not matter, as a share (0.01 is one point).
         compare: pairs (a, b), each asking whether a is better than b; the first pair gives the study's verdict.
         resamples: bootstrap resamples; raised where Holm's correction over many comparisons needs more to reach 5 %.
@@ -50,15 +52,16 @@ def analyse(
     Returns:
         ``design``, ``arms``, ``comparisons``, ``label_saving``, ``verdict`` and ``notes``.
     """
-    names = _checked_metrics(metrics, main)
+    main = main or measures.names[0]
+    names = _checked_metrics(measures, metrics, main)
     if margin < 0:
         raise UserError(f"margin: {margin} is negative; right is the smallest difference that matters, such as 0.01")
     pooled = pool(outcomes, labels, units)
     pairs = _checked_pairs(compare, pooled)
     family = sum(len(pooled.budgets(a, b)) for a, b in pairs)
     resamples = max(resamples, 80 * family)  # so that the smallest corrected p, 2 × family / resamples, is ≤ 0.025
-    bootstrap = Bootstrap(pooled, names, resamples, seed)
-    words = Words(main, margin, unit, topic)
+    bootstrap = Bootstrap(pooled, measures, names, resamples, seed)
+    words = Words(measures, main, margin, unit, topic)
 
     comparisons = compare_arms(bootstrap, pairs, names, main, margin)
     savings, verdicts = [], []
@@ -75,16 +78,16 @@ def analyse(
         "comparisons": comparisons,
         "label_saving": savings,
         "verdict": study_verdict(verdicts, words),
-        "notes": _notes(pooled, classes, unit),
+        "notes": _notes(bootstrap, names, classes, unit),
     }
     return plain(found)
 
 
-def _checked_metrics(metrics: Sequence[str], main: str) -> list[str]:
-    for name in (*metrics, main):
-        if name not in METRICS:
-            raise unknown_name("metric", name, METRICS)
-    return list(dict.fromkeys([*metrics, main]))
+def _checked_metrics(measures: Measures, metrics: Sequence[str] | None, main: str) -> list[str]:
+    wanted = list(dict.fromkeys([*(measures.names if metrics is None else metrics), main]))
+    for name in wanted:
+        measures.check(name)
+    return wanted
 
 
 def _checked_pairs(compare: Sequence[tuple[str, str]], pooled: Pool) -> list[tuple[str, str]]:
@@ -147,14 +150,11 @@ def _design(bootstrap: Bootstrap, family: int, main: str, margin: float, unit: s
     }
 
 
-def _notes(pooled: Pool, classes: Sequence[str] | None, unit: str) -> list[str]:
+def _notes(bootstrap: Bootstrap, metrics: list[str], classes: Sequence[str] | None, unit: str) -> list[str]:
     """Sentences about what limits these numbers."""
-    notes = []
-    width = next(iter(next(iter(pooled.runs.values())).values())).shape[1]
-    absent = [c for c in range(width) if not (pooled.labels == c).any()]
-    if absent:
-        named = ", ".join(str(classes[c]) if classes else f"class {c}" for c in absent)
-        notes.append(f"No test sample is labelled {named}; averages over classes leave it out.")
+    pooled = bootstrap.pool
+    every = [values for runs in pooled.runs.values() for values in runs.values()]
+    notes = bootstrap.measures.notes(pooled.labels, every, metrics, classes)
     single = [f"{arm} ({budget})" for (arm, budget), runs in pooled.runs.items() if len(runs) < FEWEST_SEEDS]
     if single:
         shown = ", ".join(single[:4]) + (f" and {len(single) - 4} more" if len(single) > 4 else "")

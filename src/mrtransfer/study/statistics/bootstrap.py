@@ -25,8 +25,8 @@ from scipy import stats
 
 from mrtransfer.common.files import digest
 from mrtransfer.common.progress import progress
+from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.pool import Cell, Pool
-from mrtransfer.tasks.classification.metrics import HIGHER_IS_BETTER, evaluate_resampled
 
 LEVEL = 0.95
 _Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
@@ -50,11 +50,12 @@ class Estimate:
 class Bootstrap:
     """Every metric of every run of a :class:`Pool`, on the sample and on ``resamples`` resamples of its units."""
 
-    def __init__(self, pool: Pool, metrics: list[str], resamples: int, seed: int) -> None:
+    def __init__(self, pool: Pool, measures: Measures, metrics: list[str], resamples: int, seed: int) -> None:
         self.pool = pool
+        self.measures = measures
         self.resamples = resamples
         self._seed = seed
-        self._values = _resampled(pool, metrics, resamples, seed)
+        self._values = _resampled(pool, measures, metrics, resamples, seed)
 
     def values(self, cell: Cell, metric: str, seeds: list[int]) -> np.ndarray:
         """(S, 1 + B): one row per seed; column 0 is the sample itself, the rest are its resamples."""
@@ -82,7 +83,7 @@ class Bootstrap:
             return Estimate(value, np.nan, np.nan, np.nan, np.nan, draws, per_seed)
         draws = draws[usable] - draws[usable].mean()
         error, degrees = _standard_error(values, units)
-        least, most = _range(metric, difference)
+        least, most = self._range(metric, difference)
         if error < _SAME:
             reach = 3 / units if np.isfinite(most) else 0.0
             bounds = max(value - reach, least), min(value + reach, most)
@@ -91,6 +92,11 @@ class Bootstrap:
         stretch = float(stats.t.ppf(0.5 + LEVEL / 2, degrees)) / _Z
         low, high = value + stretch * np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Estimate(value, max(float(low), least), min(float(high), most), error, degrees, draws + value, per_seed)
+
+    def _range(self, metric: str, difference: bool) -> tuple[float, float]:
+        """What the metric, or a difference of it, can be."""
+        low, high = self.measures.ranges[metric]
+        return (low - high, high - low) if difference else (low, high)
 
     def p_value(self, difference: Estimate) -> float:
         """Two-sided p for a difference of zero, never smaller than the design could show.
@@ -111,7 +117,7 @@ class Bootstrap:
 
 
 def _resampled(
-    pool: Pool, metrics: list[str], resamples: int, seed: int
+    pool: Pool, measures: Measures, metrics: list[str], resamples: int, seed: int
 ) -> dict[tuple[Cell, int], dict[str, np.ndarray]]:
     """(cell, seed) -> metric -> (1 + B,). Equal predictions, such as a convex probe's on all labels, are done once."""
     units = pool.unit_count
@@ -119,8 +125,8 @@ def _resampled(
     block = max(1, _NUMBERS_AT_ONCE // units)
     unique = {}
     for cell, runs in pool.runs.items():
-        for number, probabilities in runs.items():
-            unique[cell, number] = digest(np.ascontiguousarray(probabilities).data.cast("B"), 32)
+        for number, values in runs.items():
+            unique[cell, number] = digest(np.ascontiguousarray(values).data.cast("B"), 32)
     first = {name: key for key, name in reversed(list(unique.items()))}
     pieces: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in first}
     starts = range(0, resamples, block)
@@ -131,18 +137,11 @@ def _resampled(
             if start == 0:
                 counts = np.concatenate([np.ones((1, units)), counts])
             for name, (cell, number) in first.items():
-                predicted = pool.runs[cell][number]
-                pieces[name].append(
-                    evaluate_resampled(pool.labels, predicted, counts, units=pool.units, metrics=metrics)
-                )
+                values = pool.runs[cell][number]
+                pieces[name].append(measures.resampled(pool.labels, values, counts, units=pool.units, metrics=metrics))
                 advance(1)
     joined = {name: {m: np.concatenate([part[m] for part in parts]) for m in metrics} for name, parts in pieces.items()}
     return {key: joined[name] for key, name in unique.items()}
-
-
-def _range(metric: str, difference: bool) -> tuple[float, float]:
-    most = {"loss": np.inf, "brier": 2.0}.get(metric, 1.0)
-    return (-most if difference else 0.0), most
 
 
 def _standard_error(values: np.ndarray, units: int) -> tuple[float, float]:
@@ -161,8 +160,3 @@ def _standard_error(values: np.ndarray, units: int) -> tuple[float, float]:
     parts = ((of_units, units - 1), (of_seeds, seeds - 1), (of_both, (units - 1) * (seeds - 1)))
     spread = sum(variance**2 / degrees for variance, degrees in parts if degrees > 0)
     return float(np.sqrt(total)), max(total**2 / spread, 1.0) if spread > 0 else 1.0
-
-
-def better(metric: str) -> int:
-    """+1 where a higher value of ``metric`` is better, −1 where a lower one is."""
-    return 1 if HIGHER_IS_BETTER[metric] else -1

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from mrtransfer.study.statistics.bootstrap import Bootstrap, Estimate, better
+from mrtransfer.study.statistics.bootstrap import Bootstrap, Estimate
 from mrtransfer.study.statistics.pool import Budget
 
 Verdict = Literal["helps", "hurts", "no meaningful difference", "too little data to say"]
@@ -31,7 +31,9 @@ def compare_arms(
         for entry, corrected in zip(family, holm([entry["p"] for entry in family]), strict=True):
             entry |= {"p_holm": corrected, "primary": metric == main, "verdict": None, "reason": None}
             if metric == main:
-                entry["verdict"], entry["reason"] = judge(entry, margin, bootstrap.pool.unit_count)
+                entry["verdict"], entry["reason"] = judge(
+                    entry, margin, bootstrap.pool.unit_count, bootstrap.measures.sign(metric)
+                )
         entries += family
     return entries
 
@@ -75,8 +77,8 @@ def _detectable(found: Estimate) -> float:
     return float(stats.t.ppf(1 - ALPHA / 2, found.degrees) + stats.t.ppf(POWER, found.degrees)) * found.error
 
 
-def judge(entry: dict[str, Any], margin: float, units: int) -> tuple[Verdict, str]:
-    """The verdict on one comparison in the main metric, and the reason in a few words.
+def judge(entry: dict[str, Any], margin: float, units: int, sign: int) -> tuple[Verdict, str]:
+    """The verdict on one comparison in the main metric (``sign`` +1: more is better), and the reason in a few words.
 
     * ``helps`` / ``hurts``: Holm's p below 0.05, the interval excludes zero, and the difference is at least the margin;
     * ``no meaningful difference``: the whole interval lies inside the margin, significant or not;
@@ -91,7 +93,7 @@ def judge(entry: dict[str, Any], margin: float, units: int) -> tuple[Verdict, st
         return "too little data to say", "the metric is undefined on these test samples"
     clear = low > 0 or high < 0
     if clear and entry["p_holm"] < ALPHA and abs(entry["difference"]) >= margin:
-        good = entry["difference"] * better(entry["metric"]) > 0
+        good = entry["difference"] * sign > 0
         return ("helps" if good else "hurts"), "beyond the margin, and beyond chance"
     if _inside(low, high, margin):
         return "no meaningful difference", "the whole interval lies inside the margin"

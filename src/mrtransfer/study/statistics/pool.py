@@ -14,14 +14,14 @@ Cell = tuple[str, Budget]
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one run predicted for the test rows of its fold."""
+    """What one run predicted for the test rows of its fold, or how well."""
 
     arm: str
     budget: Budget
     seed: int
     fold: int
     rows: np.ndarray  # (n,) rows of the manifest
-    probabilities: np.ndarray  # (n, C)
+    values: np.ndarray  # (n, …) as the task's measures want them: probabilities, or a table of scores
     labelled: int  # labelled units really used; what 'all' stands for
 
 
@@ -32,7 +32,7 @@ class Pool:
     rows: np.ndarray  # (n,) rows of the manifest, rising
     labels: np.ndarray  # (n,)
     units: np.ndarray  # (n,) 0 … U−1
-    runs: dict[Cell, dict[int, np.ndarray]]  # (arm, budget) -> seed -> probabilities (n, C)
+    runs: dict[Cell, dict[int, np.ndarray]]  # (arm, budget) -> seed -> values (n, …)
     labelled: dict[Cell, int]  # mean over folds and seeds
 
     @property
@@ -80,8 +80,7 @@ def pool(outcomes: Sequence[Outcome], labels: np.ndarray, units: np.ndarray) -> 
                 f"arm {arm!r}, budget {budget}, seed {seed}: tested on {len(found)} rows that are not the "
                 f"{len(rows)} rows of the first run; every run must test each of the same rows once"
             )
-        probabilities = np.concatenate([fold.probabilities for fold in folds])[order]
-        runs.setdefault((arm, budget), {})[seed] = probabilities
+        runs.setdefault((arm, budget), {})[seed] = np.concatenate([fold.values for fold in folds])[order]
         used.setdefault((arm, budget), []).extend(fold.labelled for fold in folds)
     assert rows is not None
     return Pool(

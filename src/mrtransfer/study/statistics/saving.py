@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mrtransfer.study.statistics.bootstrap import LEVEL, Bootstrap, better
+from mrtransfer.study.statistics.bootstrap import LEVEL, Bootstrap
 
 
 def label_saving(bootstrap: Bootstrap, a: str, b: str, metric: str) -> dict[str, Any] | None:
@@ -21,7 +21,7 @@ def label_saving(bootstrap: Bootstrap, a: str, b: str, metric: str) -> dict[str,
     seeds = pool.seeds(*cells, (b, last))
     if len(budgets) < 2 or not seeds:
         return None
-    sign = better(metric)
+    sign = bootstrap.measures.sign(metric)
     labels = np.array([pool.labelled[cell] for cell in cells], dtype=float)
     curve = np.stack([sign * bootstrap.mean(bootstrap.values(cell, metric, seeds)) for cell in cells], axis=1)
     goal = sign * bootstrap.mean(bootstrap.values((b, last), metric, seeds))

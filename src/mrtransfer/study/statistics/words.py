@@ -3,27 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.pool import Budget
-from mrtransfer.tasks.classification.metrics import HIGHER_IS_BETTER
-
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "precision": "precision",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "loss": "log loss",
-    "brier": "Brier score",
-    "ece": "calibration error",
-}
-
-
-def number(value: float, metric: str) -> str:
-    """A value or difference of ``metric``: in points of a percent where it is a share, plain where it is not."""
-    text = f"{100 * value:.1f}" if HIGHER_IS_BETTER[metric] else f"{value:.3f}"
-    return "0.0" if text == "-0.0" else text.replace("-", "−")
 
 
 def count_of(amount: float, unit: str) -> str:
@@ -45,6 +26,7 @@ def sentence(clause: str) -> str:
 class Words:
     """How a study speaks: its main metric, its margin, what it counts (``subject``), what it tries (``Transfer``)."""
 
+    measures: Measures
     metric: str
     margin: float
     unit: str
@@ -55,9 +37,8 @@ class Words:
         return f"{'all ' if budget == 'all' else ''}{count_of(labelled, f'labelled {self.unit}')}"
 
     def amount(self, value: float) -> str:
-        """``12.3 points of accuracy``, ``0.120 of log loss``."""
-        points = "" if not HIGHER_IS_BETTER[self.metric] else (" point" if abs(value) == 0.01 else " points")
-        return f"{number(value, self.metric)}{points} of {METRIC_NAMES[self.metric]}"
+        """``12.3 points of accuracy``, ``1.4 mm of HD95``."""
+        return self.measures.amount(value, self.metric)
 
     def comparison(self, entry: dict[str, Any]) -> str:
         """One comparison, as a clause that can follow another."""
@@ -75,14 +56,17 @@ class Words:
             return f"{where}, {a} and {b} differ by less than {self.amount(self.margin)} ({measured})"
         return f"{where}, it is open whether {a} is better than {b} ({measured}; {entry['reason']})"
 
+    def _number(self, value: float) -> str:
+        return self.measures.number(value, self.metric)
+
     def _interval(self, low: float, high: float) -> str:
-        return f"95 % interval {number(low, self.metric)} to {number(high, self.metric)}"
+        return f"95 % interval {self._number(low)} to {self._number(high)}"
 
     def saving(self, found: dict[str, Any]) -> str:
         """What one arm saves in labels, as a sentence without its full stop."""
-        a, b, name = named(found["a"]), named(found["b"]), METRIC_NAMES[found["metric"]]
+        a, b = named(found["a"]), named(found["b"])
         spent = f"{found['b_labels']:,}"
-        score = f"{number(found['b_score'], found['metric'])}{' %' if HIGHER_IS_BETTER[found['metric']] else ''} {name}"
+        score = f"{self.measures.score(found['b_score'], found['metric'])} {self.measures.words[found['metric']]}"
         low = ("at most " if found["low_at_most"] else "") + f"{found['low']:,.0f}"
         if not found["reached"]:
             return (

@@ -32,6 +32,19 @@ METRICS = (
     "ece",
 )
 HIGHER_IS_BETTER = {name: name not in ("loss", "brier", "ece") for name in METRICS}
+RANGES = {name: (0.0, {"loss": float("inf"), "brier": 2.0}.get(name, 1.0)) for name in METRICS}
+WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "precision": "precision",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "loss": "log loss",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}  # as they stand in a sentence
 LOSS_CLIP = 1e-7  # a probability of exactly 0 for the truth would make the mean infinite
 ECE_BINS = 15  # Guo et al. 2017, On calibration of modern neural networks, section 3
 
