@@ -1,6 +1,7 @@
 """Training changes what it should and nothing else, is a function of its seed, and survives being killed."""
 
 import logging
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from mrtransfer.augment.image import Augment
 from mrtransfer.common.errors import UserError
 from mrtransfer.models.network import build_network
 from mrtransfer.tasks.classification.heads import build_head
-from mrtransfer.training.batches import Batches, batch_bounds, epoch_order
+from mrtransfer.training.batches import Batches, Prefetched, batch_bounds, epoch_order
 from mrtransfer.training.fit import CHECKPOINT, predict, train
 from mrtransfer.training.heads import Problem, fit_linear_probes
 from mrtransfer.training.precision import Precision
@@ -234,6 +235,48 @@ def test_every_epoch_shows_every_row_once_in_an_order_of_its_own():
     batches = list(Batches(store.images, labels, rows, 8))
     assert np.array_equal(torch.cat([b["images"] for b in batches]).numpy(), store.images[rows])
     assert np.array_equal(torch.cat([b["labels"] for b in batches]).numpy(), labels[rows])
+
+
+def test_steps_set_the_length_of_an_epoch_and_passes_go_on_over_epochs():
+    parts = [epoch_order(TRAIN, 5, epoch, 12) for epoch in range(5)]  # two passes over 30 rows
+    whole = np.concatenate(parts)
+    assert [len(part) for part in parts] == [12] * 5
+    for number in range(2):
+        assert np.array_equal(whole[30 * number : 30 * (number + 1)], epoch_order(TRAIN, 5, number))
+    assert sorted(epoch_order(TRAIN[:3], 0, 0, 7)) == sorted([*TRAIN[:3], *TRAIN[:3], epoch_order(TRAIN[:3], 0, 2)[0]])
+    seen = []
+    run({"epochs": 2, "steps": 5}, advance=seen.append)
+    assert seen == [8] * 10
+
+
+def test_validation_every_few_epochs_and_at_the_end():
+    _, result = run({"epochs": 5, "validate_every": 2})
+    assert [row["validation_loss"] is not None for row in result.curves] == [True, False, True, False, True, True]
+    every, _ = run({"epochs": 5, "select": "last"})
+    few, _ = run({"epochs": 5, "select": "last", "validate_every": 3})
+    assert same(state_of(*every), state_of(*few))
+    assert result.curves[result.best_epoch]["validation_loss"] is not None
+
+
+def test_the_next_batch_is_read_in_the_background_and_an_error_there_is_raised_here():
+    class Numbers(list):
+        def __getitem__(self, number):
+            read.append(number)
+            if number == 3:
+                raise OSError("disk")
+            return {"number": number}
+
+    read = []
+    batches = iter(Prefetched(Numbers(range(3))))
+    assert next(batches) == {"number": 0}
+    deadline = time.monotonic() + 5
+    while len(read) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert read == [0, 1]
+    assert [batch["number"] for batch in batches] == [1, 2]
+    assert list(Prefetched(Numbers())) == []
+    with pytest.raises(OSError, match="disk"):
+        list(Prefetched(Numbers(range(5))))
 
 
 def test_the_rate_is_a_function_of_the_step_that_rises_and_falls_gently():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,9 +12,20 @@ from torch import Tensor
 from mrtransfer.training.problems import derived_seed
 
 
-def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """``rows`` shuffled for one epoch."""
-    return np.random.default_rng(derived_seed(seed, "order", epoch)).permutation(rows)
+def epoch_order(rows: np.ndarray, seed: int, epoch: int, count: int | None = None) -> np.ndarray:
+    """``rows`` shuffled for one epoch; with ``count``, so many: part of one pass, or several passes one after another.
+
+    A part is the next one in a pass that goes on over several epochs, so that every row is seen equally often.
+    """
+    if count is None:
+        return _pass(rows, seed, epoch)
+    first, start = divmod(epoch * count, len(rows))
+    last = first + -(-(start + count) // len(rows))
+    return np.concatenate([_pass(rows, seed, number) for number in range(first, last)])[start : start + count]
+
+
+def _pass(rows: np.ndarray, seed: int, number: int) -> np.ndarray:
+    return np.random.default_rng(derived_seed(seed, "order", number)).permutation(rows)
 
 
 def batch_bounds(count: int, batch: int) -> list[tuple[int, int]]:
@@ -21,7 +33,7 @@ def batch_bounds(count: int, batch: int) -> list[tuple[int, int]]:
     starts = list(range(0, count, batch))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
-    return list(zip(starts, [*starts[1:], count], strict=True))
+    return list(pairwise([*starts, count]))
 
 
 class Numbered(Protocol):

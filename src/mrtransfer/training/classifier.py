@@ -1,5 +1,6 @@
 """Classification: one label per image, cross-entropy."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from mrtransfer.augment.image import Augment
 from mrtransfer.augment.prepare import to_input
 from mrtransfer.common.files import digest
 from mrtransfer.models.network import Backbone
-from mrtransfer.training.batches import Batches, Prefetched, epoch_order, image_batches
+from mrtransfer.training.batches import Batches, Prefetched, batch_bounds, epoch_order, image_batches
 from mrtransfer.training.module import Progress, Task, Trainee
 from mrtransfer.training.problems import class_factors, derived_seed
 
@@ -50,15 +51,21 @@ class Classifier(Trainee):
         classes = next(p for p in reversed(list(head.parameters()))).shape[0]
         factors = class_factors(task.labels[task.train], task.method.class_weights, classes)
         self.register_buffer("factors", torch.from_numpy(factors).float(), persistent=False)
-        self.steps = len(self._batches(task.train))
+        self.steps = len(batch_bounds(self._seen() or len(task.train), task.method.batch))
 
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
         """This epoch's batches."""
-        return Prefetched(self._batches(epoch_order(self.task.train, self.task.seed, self.epoch)))
+        rows = epoch_order(self.task.train, self.task.seed, self.epoch, self._seen())
+        return Prefetched(self._batches(rows))
 
     def val_dataloader(self) -> Iterable[dict[str, Any]]:
         """All validation rows, in order."""
-        return Prefetched(self._batches(self.task.validation))
+        return Prefetched(self._batches(self.task.validation if self.validates else self.task.validation[:0]))
+
+    def _seen(self) -> int | None:
+        """How many images an epoch shows, where that is not one pass."""
+        method = self.task.method
+        return None if method.steps is None else method.steps * method.batch
 
     def _batches(self, rows: np.ndarray) -> Batches:
         return Batches(self.task.images, self.task.labels, rows, self.task.method.batch)
@@ -106,11 +113,11 @@ class Classifier(Trainee):
 
     def validation_scores(self) -> dict[str, float | None]:
         """Loss and accuracy of the last pass over the validation rows."""
-        if len(self.task.validation) == 0:
+        if self.validation_sums is None:
             return {"validation_loss": None, "validation_accuracy": None}
         loss, weight, right, count = self.validation_sums.tolist()
         return {"validation_loss": loss / max(weight, 1e-12), "validation_accuracy": right / count}
 
     def score(self, row: Mapping[str, Any]) -> float:
         """The validation loss."""
-        return float(row["validation_loss"])
+        return math.inf if row["validation_loss"] is None else float(row["validation_loss"])

@@ -70,7 +70,7 @@ class Trainee(L.LightningModule):
     training_columns: ClassVar[tuple[str, ...]]
     """What :meth:`training_scores` says."""
     sums: Tensor
-    validation_sums: Tensor
+    validation_sums: Tensor | None = None  # of this epoch; None where it is not validated
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Trainee(L.LightningModule):
 
     @abstractmethod
     def validation_scores(self) -> dict[str, float | None]:
-        """The columns ``validation_…`` of the curves, from the last validation; None where there was none."""
+        """The columns ``validation_…`` of the curves, from ``validation_sums``; None where it is None."""
 
     @abstractmethod
     def score(self, row: Mapping[str, Any]) -> float:
@@ -120,7 +120,7 @@ class Trainee(L.LightningModule):
 
     @abstractmethod
     def val_dataloader(self) -> Iterable[Any]:
-        """What the present epoch is validated on; Lightning asks anew every epoch."""
+        """What the present epoch is validated on, or nothing; Lightning asks anew every epoch."""
 
     # What is common to all
 
@@ -128,6 +128,13 @@ class Trainee(L.LightningModule):
     def epoch(self) -> int:
         """The epoch at hand, from 0, counted over interruptions."""
         return self.progress.epoch
+
+    @property
+    def validates(self) -> bool:
+        """Whether the epoch at hand ends with a validation; before training, there is one in any case."""
+        method, number = self.task.method, self.epoch + 1
+        due = number % method.validate_every == 0 or number == method.epochs or not self.progress.curves
+        return due and len(self.task.validation) > 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer over fixed groups, as it was left."""
@@ -149,6 +156,7 @@ class Trainee(L.LightningModule):
         self.head.train()
         torch.manual_seed(derived_seed(self.task.seed, "dropout", self.epoch))
         self.sums = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.validation_sums = None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set this step's learning rates."""
@@ -171,6 +179,7 @@ class Trainee(L.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch of plain data."""
+        assert self.validation_sums is not None
         self.validation_sums = self.validation_sums + self.validation_part(batch)
 
     def on_train_epoch_end(self) -> None:
