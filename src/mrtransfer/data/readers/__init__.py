@@ -86,7 +86,7 @@ def _reader(location: str, root: Path) -> tuple[ModuleType, Location, Path]:
     parsed = Location.parse(location)
     file = parsed.file(root)
     name = SUFFIXES.get(suffix(parsed.path))
-    if name is None and _is_dicom(file):  # scanners often export DICOM files without a suffix
+    if name is None and has_dicom_mark(file):  # scanners often export DICOM files without a suffix
         name = "dicom"
     if name is None:
         known = ", ".join(SUFFIXES)
@@ -94,7 +94,8 @@ def _reader(location: str, root: Path) -> tuple[ModuleType, Location, Path]:
     return import_module(f"{__name__}.{name}"), parsed, file
 
 
-def _is_dicom(file: Path) -> bool:
+def has_dicom_mark(file: Path) -> bool:
+    """Whether the file starts as DICOM files do, whatever its name."""
     try:
         with open(file, "rb") as opened:
             return opened.read(132)[128:] == b"DICM"

@@ -21,15 +21,20 @@ def read(location: Location, file: Path) -> np.ndarray:
     ``#frame=k`` chooses a frame of a multi-frame file, by default the middle one. DICOM PS3.3, C.7.6.3 and C.11.1.
     """
     location.only("frame")
-    dataset = _open(file)
+    dataset = open_dataset(file)
+    frames = frame_count(dataset)
+    frame = location.number("frame", frames // 2)
+    if not 0 <= frame < frames:
+        raise UserError(f"{location}: there is no frame {frame}; the file has {frames}, counted from 0")
+    return decoded(dataset, file, frame)
+
+
+def decoded(dataset: Dataset, file: Path, frame: int) -> np.ndarray:
+    """Pixels of one frame, as :func:`read` gives them; raises :class:`UserError` where there are none to decode."""
     if not any(name in dataset for name in _PIXELS):
         kind = dataset.get("Modality", "")
         raise UserError(f"{file}: holds no pixels{f' (modality {kind})' if kind else ''}; give a DICOM image")
     _check_decoder(dataset, file)
-    frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    frame = location.number("frame", frames // 2)
-    if not 0 <= frame < frames:
-        raise UserError(f"{location}: there is no frame {frame}; the file has {frames}, counted from 0")
     stored = pixel_array(dataset, index=frame)
     colours = dataset.get("PhotometricInterpretation", "MONOCHROME2")
     if colours == "PALETTE COLOR":
@@ -44,13 +49,12 @@ def read(location: Location, file: Path) -> np.ndarray:
 
 def meta(location: Location, file: Path) -> dict[str, Any]:
     """Shape, pixel spacing, patient id, and manufacturer with model, where the header has them."""
-    dataset = _open(file, stop_before_pixels=True)
-    frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    frame = location.number("frame", frames // 2)
+    dataset = open_dataset(file, stop_before_pixels=True)
+    frame = location.number("frame", frame_count(dataset) // 2)
     found: dict[str, Any] = {}
     if "Rows" in dataset and "Columns" in dataset:
         found["shape"] = (int(dataset.Rows), int(dataset.Columns))
-    spacing = _functional(dataset, frame, "PixelMeasuresSequence").get("PixelSpacing")
+    spacing = functional(dataset, frame, "PixelMeasuresSequence").get("PixelSpacing")
     if spacing and all(float(value) > 0 for value in spacing):
         found["spacing"] = (float(spacing[0]), float(spacing[1]))
     if str(dataset.get("PatientID", "")).strip():
@@ -61,13 +65,19 @@ def meta(location: Location, file: Path) -> dict[str, Any]:
     return found
 
 
-def _open(file: Path, stop_before_pixels: bool = False) -> Dataset:
+def open_dataset(file: Path, stop_before_pixels: bool = False) -> Dataset:
+    """The file's attributes; raises :class:`UserError` for a file that is not DICOM."""
     try:
         return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)
     except InvalidDicomError as error:
         if file.stat().st_size == 0:
             raise
         raise UserError(f"{file}: is not a DICOM file (its DICM mark is missing); replace or remove it") from error
+
+
+def frame_count(dataset: Dataset) -> int:
+    """How many images the file holds."""
+    return int(dataset.get("NumberOfFrames", 1) or 1)
 
 
 def _check_decoder(dataset: Dataset, file: Path) -> None:
@@ -88,7 +98,7 @@ def _check_decoder(dataset: Dataset, file: Path) -> None:
         )
 
 
-def _functional(dataset: Dataset, frame: int, sequence: str) -> Dataset:
+def functional(dataset: Dataset, frame: int, sequence: str) -> Dataset:
     """Where an attribute of one frame stands: in the frame's or the shared functional group, or at the top."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
@@ -100,7 +110,7 @@ def _functional(dataset: Dataset, frame: int, sequence: str) -> Dataset:
 
 def _rescaled(stored: np.ndarray, dataset: Dataset, frame: int) -> np.ndarray:
     """Stored values to output values; whole numbers stay what they are where nothing is to be done."""
-    source = _functional(dataset, frame, "PixelValueTransformationSequence")
+    source = functional(dataset, frame, "PixelValueTransformationSequence")
     slope, intercept = float(source.get("RescaleSlope", 1) or 1), float(source.get("RescaleIntercept", 0) or 0)
     if source is dataset and "ModalityLUTSequence" in dataset:
         return apply_modality_lut(stored, dataset)
