@@ -23,7 +23,7 @@ def through_the_middle(subject, kind, size=96):
 
 
 def test_a_volume_is_its_slices():
-    volume = Grid((-20.0, 5.0, 30.0), 48)
+    volume = Grid.square((-20.0, 5.0, 30.0), 48)
     labels, grain = label_grid(3, 1, "glioma", volume)
     assert labels.shape == volume.shape
     for index, z in enumerate(volume.z):
@@ -137,7 +137,7 @@ def test_every_contrast_is_made_by_every_scanner():
 
 def test_the_random_field_is_a_cubic_spline_with_its_own_derivatives():
     field = RandomField.draw(np.random.default_rng(0), 20.0, extent=100.0)
-    grid = Grid((3.0, 3.1), 200)
+    grid = Grid.square((3.0, 3.1), 200)
     x, y, z = (axis.ravel().astype(float) for axis in grid.axes())
     n = len(field.coefficients)
     knots = (np.arange(-2, n + 2) - (n - 1) / 2) * 20.0
@@ -154,5 +154,5 @@ def test_the_random_field_is_a_cubic_spline_with_its_own_derivatives():
 
 
 def test_the_random_field_has_unit_variance():
-    values = [RandomField.draw(np.random.default_rng(s), 12.0).on(Grid((-30.0, 0.0, 30.0), 48)) for s in range(8)]
+    values = [RandomField.draw(np.random.default_rng(s), 12.0).on(Grid.square((-30.0, 0.0, 30.0), 48)) for s in range(8)]
     assert np.std(values) == pytest.approx(1, abs=0.06)

@@ -9,15 +9,19 @@ import pandas as pd
 
 from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.data.datasets import DATASETS
+from mrtransfer.data.datasets._phantom_volumes import number, subject_name, volumes
 from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.data.phantom.acquisition import SCANNERS
 from mrtransfer.data.phantom.contrast import CONTRASTS
 from mrtransfer.data.phantom.head import head
 from mrtransfer.data.phantom.randomness import Stream, generator
-from mrtransfer.data.phantom.render import Scan, mask_of, spacing
+from mrtransfer.data.phantom.render import Scan, mask_of
+from mrtransfer.data.phantom.render import spacing as spacing_of
 from mrtransfer.data.phantom.tumours import CLASSES, lesion
+from mrtransfer.data.phantom.volume_scan import ANATOMIES
 
-TASKS = ("types", "detection")
+TASKS = ("types", "detection", "segmentation")
 DETECTION_CLASSES = ("no_tumour", "tumour")
 _TUMOURS = tuple(kind for kind in CLASSES if kind != "no_tumour")
 _BRAIN_HEIGHTS = (-42.0, 68.0)  # mm, the slices of a whole scan
@@ -29,60 +33,86 @@ def phantom(
     path: str | Path | None = None,
     *,
     subjects: int = 60,
-    slices: int = 4,
+    slices: int | None = None,
     contrast: str | Sequence[str] = "t1ce",
     scanner: str | Sequence[str] = "a",
     task: str = "types",
     lesions: Sequence[str] | None = None,
-    size: int = 128,
+    anatomy: str = "brain",
+    size: int | Sequence[int] | None = None,
+    spacing: float | Sequence[float] | None = None,
+    extracted: bool | None = None,
     seed: int = 0,
     first_subject: int = 0,
 ) -> Manifest:
-    """Rendered brain slices with tumours, by the signal equations of MR; needs no files.
+    """Rendered brain slices or volumes with tumours, by the signal equations of MR; needs no files.
 
     Task ``types``: every subject has one of ``lesions`` (by default glioma, meningioma, pituitary, no_tumour; as many
     subjects of each), all ``slices`` show it, and it is the label. Task ``detection``: every subject has a tumour (by
     default a glioma), ``slices`` cover the whole brain, and the label says whether a slice shows tumour.
 
+    Task ``segmentation``: one volume a subject (or, with ``slices``, as many slices of the brain, each with a mask).
+    ``anatomy`` is brain (by default with gliomas) or knee (with bone sarcomas). The masks' classes are necrosis (with
+    the core that does not enhance, as in BraTS), oedema and enhancing. ``spacing`` is in mm, one number or [x, y, z],
+    by default 3; ``size`` in voxels, likewise, by default what shows the whole anatomy. ``extracted`` sets all outside
+    the brain to 0, which is the default for brains, as in BraTS.
+
     ``contrast`` is t1, t1ce, t2, flair or pd; a list makes one channel of each. ``scanner`` is a, b or c; a list is
     dealt out over the subjects. Subjects are numbered from ``first_subject``: cohorts of one ``seed`` whose numbers do
-    not overlap are different people, and the same number is the same head in every contrast and on every scanner.
-    ``size`` is in pixels, over 236 mm.
+    not overlap are different people, and the same number is the same head in every contrast and on every scanner. The
+    ``size`` of slices is in pixels over 236 mm, by default 128; they have 4 ``slices`` by default.
     """
     if path is not None:
         raise UserError(f"phantom: path is {str(path)!r}, but the phantom reads no files; leave path out")
-    contrasts, scanners = _names("contrast", contrast, CONTRASTS), _names("scanner", scanner, tuple(SCANNERS))
     if task not in TASKS:
         raise UserError(f"phantom: {unknown_name('task', task, TASKS)}")
-    possible = CLASSES if task == "types" else _TUMOURS
-    wanted = _names("lesion", lesions or (CLASSES if task == "types" else ("glioma",)), possible)
+    if anatomy not in ANATOMIES:
+        raise UserError(f"phantom: {unknown_name('anatomy', anatomy, ANATOMIES)}")
+    for name, value, least in (
+        ("subjects", subjects, 1),
+        ("slices", slices, 1),
+        ("first_subject", first_subject, 0),
+        ("seed", seed, 0),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"phantom: {name} is {value}; it must be {least} or more")
+    contrasts, scanners = _names("contrast", contrast, CONTRASTS), _names("scanner", scanner, tuple(SCANNERS))
+    wanted = _lesions(task, anatomy, lesions)
+    chosen = [
+        (subject, lesion_of(seed, subject, wanted), scanners[subject % len(scanners)])
+        for subject in range(first_subject, first_subject + subjects)
+    ]
+    alone = isinstance(contrast, str)
+    if task == "segmentation" and slices is None:
+        return volumes(chosen, contrasts, alone, seed, anatomy, spacing, size, extracted)
+    if anatomy != "brain" or spacing is not None or extracted is not None:
+        key = "anatomy" if anatomy != "brain" else "spacing" if spacing is not None else "extracted"
+        raise UserError(f"phantom: {key} is for volumes, which are of task: segmentation, without slices")
+    side, count = number("size", 128 if size is None else size), 4 if slices is None else slices
+    rows: list[dict[str, Any]] = []
+    for subject, kind, machine in chosen:
+        for index, z in enumerate(_heights(seed, subject, kind if task == "types" else None, count)):
+            scan = Scan(seed, subject, kind, z, contrasts[0], machine, side)
+            rows.append(_row(scan, index, contrasts, alone, task))
+    classes = wanted if task == "types" else DETECTION_CLASSES
+    notes = (f"Rendered, not scanned: {subjects} phantom subjects, slices of each: {count}.",)
+    return Manifest.create(pd.DataFrame(rows), Path(), "phantom", classes, notes, mask_labels=MaskLabels.binary())
+
+
+def _lesions(task: str, anatomy: str, lesions: Sequence[str] | None) -> tuple[str, ...]:
+    """The lesions that subjects may have, by default those that the task is about."""
+    possible = {"types": CLASSES, "detection": _TUMOURS}.get(task, ANATOMIES[anatomy].lesions)
+    default = CLASSES if task == "types" else ANATOMIES[anatomy].lesions[:1]
+    wanted = _names("lesion", lesions or default, possible)
     if task == "types" and len(wanted) < 2:
         raise UserError(f"phantom: lesions names only {wanted[0]}; classifying types needs two or more")
-    limits = {"subjects": (subjects, 1), "slices": (slices, 1), "first_subject": (first_subject, 0), "seed": (seed, 0)}
-    for name, (value, least) in limits.items():
-        if value < least:
-            raise UserError(f"phantom: {name} is {value}; it must be {least} or more")
-    rows: list[dict[str, Any]] = []
-    for subject in range(first_subject, first_subject + subjects):
-        kind = lesion_of(seed, subject, wanted)
-        heights = _heights(seed, subject, kind if task == "types" else None, slices)
-        for index, z in enumerate(heights):
-            scan = Scan(seed, subject, kind, z, contrasts[0], scanners[subject % len(scanners)], size)
-            rows.append(_row(scan, index, contrasts, isinstance(contrast, str), task))
-    classes = wanted if task == "types" else DETECTION_CLASSES
-    notes = (f"Rendered, not scanned: {subjects} phantom subjects, slices of each: {slices}.",)
-    return Manifest.create(pd.DataFrame(rows), Path(), "phantom", classes, notes)
+    return wanted
 
 
 def lesion_of(seed: int, subject: int, kinds: Sequence[str]) -> str:
     """The class of a subject: each run of ``len(kinds)`` subjects has every class once, in random order."""
     block, place = divmod(subject, len(kinds))
     return kinds[int(generator(seed, Stream.CLASS, block).permutation(len(kinds))[place])]
-
-
-def subject_name(seed: int, subject: int) -> str:
-    """The subject's id; subjects of different seeds are different people and get different ids."""
-    return f"phantom-{subject:04d}" if seed == 0 else f"phantom-s{seed}-{subject:04d}"
 
 
 def _names(what: str, value: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -119,15 +149,16 @@ def _spread(draw: np.random.Generator, low: float, high: float, n: int) -> list[
 
 
 def _row(scan: Scan, index: int, contrasts: tuple[str, ...], alone: bool, task: str) -> dict[str, Any]:
-    name = subject_name(scan.seed, scan.subject)
+    name = subject_name("brain", scan.seed, scan.subject)
     tumour = scan.lesion != "no_tumour" and (task == "types" or bool(mask_of(scan).any()))
+    masked = tumour or task == "segmentation"
     row: dict[str, Any] = {
         "sample": f"{name}-{index:02d}",
         "subject": name,
         "label": scan.lesion if task == "types" else DETECTION_CLASSES[tumour],
-        "mask": scan.location if tumour else pd.NA,
-        "spacing_x": spacing(scan.size),
-        "spacing_y": spacing(scan.size),
+        "mask": scan.location if masked else pd.NA,
+        "spacing_x": spacing_of(scan.size),
+        "spacing_y": spacing_of(scan.size),
         "scanner": scan.scanner,
         "slice": index,
         "z": scan.z,

@@ -5,7 +5,8 @@ head; the origin is near the centre of the brain. Arrays are (z, y, x), and rows
 look at axial slices.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,36 +21,53 @@ _SPLINE_SD = (151 / 315) ** 1.5
 
 @dataclass(frozen=True)
 class Grid:
-    """Regularly spaced sample points: three axes in mm. A slice is a grid with one z."""
+    """Sample points on three axes: positions in mm, ascending. A slice is a grid with one z."""
 
     z: tuple[float, ...]
-    size: int
-    field_of_view: float = FIELD_OF_VIEW
+    rows: tuple[float, ...]  # from front to back: -y
+    columns: tuple[float, ...]  # x
+
+    @classmethod
+    def square(cls, z: Sequence[float], size: int) -> "Grid":
+        """Axial slices at the heights ``z`` mm, each of ``size`` × ``size`` pixels over the field of view."""
+        side = _centres(size, FIELD_OF_VIEW / size)
+        return cls(tuple(float(height) for height in z), side, side)
 
     @classmethod
     def axial(cls, z: float, size: int) -> "Grid":
-        """One axial slice of ``size`` × ``size`` pixels at height ``z`` mm."""
-        return cls((float(z),), size)
+        """One such slice."""
+        return cls.square((z,), size)
 
     @classmethod
-    def volume(cls, size: int, spacing: float, low: float = -48.0, high: float = 82.0) -> "Grid":
-        """A stack of axial slices from ``low`` to ``high`` mm, ``spacing`` mm apart: the whole brain by default."""
-        return cls(tuple(np.arange(low, high, spacing).tolist()), size)
+    def box(
+        cls,
+        size: tuple[int, int, int],
+        spacing: tuple[float, float, float],
+        centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> "Grid":
+        """``size`` points along x, y and z, ``spacing`` mm apart, around ``centre`` (x, y, z in mm)."""
+        x, y, z = (_centres(n, step) for n, step in zip(size, spacing, strict=True))
+        return cls(tuple(centre[2] + v for v in z), tuple(v - centre[1] for v in y), tuple(centre[0] + v for v in x))
+
+    def slabs(self, thickness: int) -> Iterator["Grid"]:
+        """The grid in parts of ``thickness`` slices, from the lowest upwards."""
+        for first in range(0, len(self.z), thickness):
+            yield replace(self, z=self.z[first : first + thickness])
 
     @property
     def pixel(self) -> float:
-        """Size of a pixel in mm."""
-        return self.field_of_view / self.size
+        """Distance between columns in mm."""
+        return self.columns[1] - self.columns[0]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(slices, rows, columns)."""
-        return (len(self.z), self.size, self.size)
+        return (len(self.z), len(self.rows), len(self.columns))
 
     def axes(self) -> tuple[Floats, Floats, Floats]:
         """x (1, 1, n), y (1, n, 1), z (slices, 1, 1) in mm; they broadcast to :attr:`shape`."""
-        x = _centres(self.size, self.field_of_view)
-        return x[None, None, :], -x[None, :, None], np.asarray(self.z, dtype=np.float32)[:, None, None]
+        x, rows, z = (np.asarray(axis, dtype=np.float32) for axis in (self.columns, self.rows, self.z))
+        return x[None, None, :], -rows[None, :, None], z[:, None, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,20 +116,22 @@ class RandomField:
         n = len(self.coefficients)
         x, y, z = self.centre
         along_z = _basis(np.asarray(grid.z) - z, n, self.knot, dz)
-        along_y = _basis_plane(grid.size, grid.field_of_view, -y, n, self.knot, dy)
-        along_x = _basis_plane(grid.size, grid.field_of_view, x, n, self.knot, dx)
+        along_y = _basis_plane(grid.rows, -y, n, self.knot, dy)
+        along_x = _basis_plane(grid.columns, x, n, self.knot, dx)
         planes = np.tensordot(along_z, self.coefficients, axes=(1, 0))
         return np.matmul(np.matmul(along_y, planes), along_x.T, dtype=np.float32)
 
 
-def _centres(size: int, field_of_view: float) -> Floats:
-    pixel = field_of_view / size
-    return ((np.arange(size) + 0.5) * pixel - field_of_view / 2).astype(np.float32)
+@lru_cache(maxsize=64)
+def _centres(size: int, step: float) -> tuple[float, ...]:
+    """``size`` positions around 0, ``step`` mm apart."""
+    places = (np.arange(size) + 0.5) * step - size * step / 2
+    return tuple(places.astype(np.float32).tolist())
 
 
 @lru_cache(maxsize=256)
-def _basis_plane(size: int, field_of_view: float, middle: float, n: int, knot: float, derivative: int) -> Floats:
-    return _basis(_centres(size, field_of_view) - middle, n, knot, derivative)
+def _basis_plane(positions: tuple[float, ...], middle: float, n: int, knot: float, derivative: int) -> Floats:
+    return _basis(np.asarray(positions, dtype=np.float32) - middle, n, knot, derivative)
 
 
 def _basis(positions: NDArray, n: int, knot: float, derivative: int) -> Floats:

@@ -17,6 +17,8 @@ class Stream(IntEnum):
     INCIDENTAL = 6
     ACQUISITION = 7
     SPLIT = 8
+    KNEE = 9
+    VOLUME = 10
 
 
 def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:

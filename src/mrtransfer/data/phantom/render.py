@@ -1,6 +1,6 @@
 """Rendering: from a location such as ``phantom:seed=0&subject=3&lesion=glioma&z=12.5&contrast=t1ce`` to its pixels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from types import MappingProxyType
@@ -107,7 +107,7 @@ def render_mask(location: str) -> NDArray[np.bool_]:
 def render_scan(scan: Scan) -> NDArray[np.uint8]:
     """:func:`render` for a slice that is already taken apart."""
     labels, grain = _anatomy(scan)
-    signal = _signal_table(scan.seed, scan.subject, scan.contrast, scan.scanner)[labels]
+    signal = signal_table(scan.seed, (scan.subject,), scan.contrast, scan.scanner)[labels]
     signal *= 1 + _GRAIN[labels] * grain
     signal = _blocks(signal, scan.size).mean(axis=(1, 3))
     scanner = SCANNERS[scan.scanner]
@@ -150,29 +150,32 @@ def label_grid(seed: int, subject: int, kind: str, grid: Grid) -> tuple[Labels, 
     """A subject on any grid, slice or volume: tissue labels, and the grain of unit variance by which the proton density
     differs within a tissue, each ``grid.shape``.
     """
-    body = head(seed, subject)
-    at = place(body, grid)
-    tumour = lesion(seed, subject, kind)
-    labels = normal_labels(body, grid, at if tumour is None else pushed(at, tumour))
-    incidental(seed, subject, body, labels, at)
-    if tumour is not None:
-        labels = paint(tumour, labels, at, grid)
-    grain = body.folds.slope(grid)
+    _, labels, grain = head_labels(seed, subject, kind, grid)
     return labels, grain
 
 
+def head_labels(seed: int, subject: int, kind: str, grid: Grid) -> tuple[Labels, Labels, Floats]:
+    """As :func:`label_grid`, and before them the labels without the tumour in what it has pushed aside."""
+    body = head(seed, subject)
+    at = place(body, grid)
+    tumour = lesion(seed, subject, kind)
+    healthy = normal_labels(body, grid, at if tumour is None else pushed(at, tumour))
+    incidental(seed, subject, body, healthy, at)
+    labels = healthy if tumour is None else paint(tumour, healthy, at, grid)
+    return healthy, labels, body.folds.slope(grid)
+
+
 @lru_cache(maxsize=256)
-def _signal_table(seed: int, subject: int, contrast: str, scanner: str) -> Floats:
+def signal_table(seed: int, person: tuple[int, ...], contrast: str, scanner: str) -> Floats:
+    """Signal by tissue label, (tissues,); ``person`` says whose tissues they are."""
     machine = SCANNERS[scanner]
-    draw = generator(seed, Stream.TISSUE, subject)
+    draw = generator(seed, Stream.TISSUE, *person)
     tissue = relaxation(machine.field, agent=contrast in AFTER_AGENT, generator=draw)
     return machine.sequences[contrast].signal(tissue).astype(np.float32)
 
 
 def _split(location: str) -> tuple[Scan, str]:
-    if not location.startswith(SCHEME):
-        raise UserError(f"{location}: not a phantom; a phantom's location starts with {SCHEME!r}")
-    options = dict(_pairs(location))
+    options = dict(location_options(location))
     region = options.pop("region", "whole")
     if region not in REGIONS:
         raise UserError(f"{location}: {unknown_name('region', region, REGIONS)}")
@@ -185,7 +188,10 @@ def _split(location: str) -> tuple[Scan, str]:
     return Scan(**values), region  # type: ignore[arg-type]
 
 
-def _pairs(location: str) -> Iterable[tuple[str, str]]:
+def location_options(location: str) -> Iterator[tuple[str, str]]:
+    """What a phantom's location says, (key, value) each."""
+    if not location.startswith(SCHEME):
+        raise UserError(f"{location}: not a phantom; a phantom's location starts with {SCHEME!r}")
     for part in filter(None, location.removeprefix(SCHEME).split("&")):
         key, equals, value = part.partition("=")
         if not equals:

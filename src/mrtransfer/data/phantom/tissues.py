@@ -4,9 +4,10 @@ Values are at 1.5 T. Normal tissue: T1 of grey matter, white matter and CSF with
 57:308 (2007), and Stanisz et al., Magn Reson Med 54:507 (2005), report, exponents of the field dependence from the
 former, T2 within one standard deviation of the latter; proton density, fat, muscle, skin after BrainWeb (Kwan, Evans,
 Pike, IEEE Trans Med Imaging 18:1085, 1999). Adenoma and normal pituitary: Pasztor et al., J Comput Assist Tomogr 11:378
-(1987). Other lesions: representative values within the wide and overlapping ranges of in vivo studies (Kjaer et al.,
-Acta Radiol 32:498, 1991, who find that relaxation times alone do not tell tumours apart), so classes here do not differ
-by brightness alone either. How much agent a tissue takes up is chosen for a clinical look.
+(1987). Cartilage and joint fluid: Gold et al., AJR Am J Roentgenol 183:343 (2004). Other lesions: representative values
+within the wide and overlapping ranges of in vivo studies (Kjaer et al., Acta Radiol 32:498, 1991, who find that
+relaxation times alone do not tell tumours apart), so classes here do not differ by brightness alone either. How much
+agent a tissue takes up is chosen for a clinical look.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ R2_GADOLINIUM = 4.6
 
 
 class Tissue(IntEnum):
-    """Labels of the anatomy; lesions are the last ones."""
+    """Labels of the anatomy: head, lesions, knee."""
 
     AIR = 0
     SKIN = 1
@@ -50,11 +51,16 @@ class Tissue(IntEnum):
     CALCIFICATION = 22
     ADENOMA = 23
     ADENOMA_CYST = 24
+    CARTILAGE = 25
+    MENISCUS = 26
+    TENDON = 27
+    JOINT_FLUID = 28
+    FATTY_MARROW = 29
 
 
 N_TISSUES = len(Tissue)
 BRAIN = (Tissue.GREY, Tissue.WHITE, Tissue.DEEP_GREY)
-CORE = tuple(tissue for tissue in Tissue if tissue >= Tissue.GLIOMA)
+CORE = tuple(tissue for tissue in Tissue if Tissue.GLIOMA <= tissue <= Tissue.ADENOMA_CYST)
 WHOLE = (Tissue.OEDEMA, *CORE)
 
 # t1 ms, t2 ms, proton density, exponent of T1 against field, agent taken up (mM), spread between subjects, grain
@@ -84,6 +90,11 @@ _TABLE: dict[Tissue, tuple[float, float, float, float, float, float, float]] = {
     Tissue.CALCIFICATION: (900, 25, 0.40, 0.20, 0.10, 0.15, 0.10),
     Tissue.ADENOMA: (1170, 123, 0.86, 0.35, 0.28, 0.12, 0.06),
     Tissue.ADENOMA_CYST: (2200, 350, 0.94, 0.20, 0.03, 0.15, 0.05),
+    Tissue.CARTILAGE: (1060, 42, 0.80, 0.22, 0.01, 0.08, 0.06),
+    Tissue.MENISCUS: (900, 12, 0.60, 0.20, 0.02, 0.10, 0.08),
+    Tissue.TENDON: (700, 5, 0.50, 0.20, 0.02, 0.10, 0.10),
+    Tissue.JOINT_FLUID: (2850, 1210, 1.0, 0.345, 0.02, 0.05, 0.0),
+    Tissue.FATTY_MARROW: (330, 75, 0.85, 0.12, 0.01, 0.06, 0.08),
 }
 _COLUMNS = np.array([_TABLE[tissue] for tissue in Tissue], dtype=np.float64).T
 _T1, _T2, _PD, _EXPONENT, _UPTAKE, _SPREAD, GRAIN = _COLUMNS
@@ -105,7 +116,7 @@ def relaxation(field: float, *, agent: bool = False, generator: np.random.Genera
     ``generator`` draws this subject's deviations; without it, the table's values. The draws do not depend on ``field``
     or ``agent``: the same generator state gives the same subject on every scanner.
     """
-    draws = np.zeros((4, N_TISSUES)) if generator is None else np.clip(generator.standard_normal((4, N_TISSUES)), -2, 2)
+    draws = np.zeros((4, N_TISSUES)) if generator is None else _draws(generator)
     t1 = _T1 * (field / 1.5) ** _EXPONENT * np.exp(_SPREAD * draws[0])
     t2 = _T2 * np.exp(_SPREAD * draws[1])
     pd = _PD * np.exp(0.02 * draws[2])
@@ -114,3 +125,10 @@ def relaxation(field: float, *, agent: bool = False, generator: np.random.Genera
         t1 = relaxation_with_agent(t1, relaxivity=R1_GADOLINIUM, concentration=uptake)
         t2 = relaxation_with_agent(t2, relaxivity=R2_GADOLINIUM, concentration=uptake)
     return Relaxation(t1, t2, np.minimum(pd, 1.0))
+
+
+def _draws(generator: np.random.Generator) -> NDArray[np.float64]:
+    """(4, tissues) deviations; the knee's tissues have draws of their own, so that heads are what they were before."""
+    head, knee = Tissue.CARTILAGE, N_TISSUES - Tissue.CARTILAGE
+    draws = np.concatenate([generator.standard_normal((4, head)), generator.standard_normal((4, knee))], axis=1)
+    return np.clip(draws, -2, 2)

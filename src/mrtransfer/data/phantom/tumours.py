@@ -26,6 +26,7 @@ from mrtransfer.data.phantom.tissues import BRAIN, Tissue
 CLASSES = ("glioma", "meningioma", "pituitary", "no_tumour")
 _Point = tuple[float, float, float]
 _IS_BRAIN = np.isin(np.arange(len(Tissue)), BRAIN)
+_SWELLING = {"sarcoma": (Tissue.FATTY_MARROW, Tissue.MUSCLE)}  # where oedema spreads; elsewhere in white matter
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +156,13 @@ def paint(lesion: Lesion, labels: Labels, at: Place, grid: Grid) -> Labels:
     labels = labels.copy()
     if lesion.oedema:
         spread = (rough - 1) * size + 3.0 * inner < lesion.oedema
-        labels[spread & (labels == Tissue.WHITE)] = Tissue.OEDEMA
-    painters = {"glioma": _paint_glioma, "meningioma": _paint_meningioma, "pituitary": _paint_pituitary}
+        labels[spread & np.isin(labels, _SWELLING.get(lesion.kind, (Tissue.WHITE,)))] = Tissue.OEDEMA
+    painters = {
+        "glioma": _paint_glioma,
+        "meningioma": _paint_meningioma,
+        "pituitary": _paint_pituitary,
+        "sarcoma": _paint_sarcoma,
+    }
     painters[lesion.kind](lesion, labels, at, rough, inner, size)
     if lesion.cyst:
         water = Tissue.ADENOMA_CYST if lesion.kind == "pituitary" else Tissue.NECROSIS
@@ -167,7 +173,16 @@ def paint(lesion: Lesion, labels: Labels, at: Place, grid: Grid) -> Labels:
 
 def _paint_glioma(lesion: Lesion, labels: Labels, at: Place, rough: Floats, inner: Floats, size: Any) -> None:
     room = (at.depth > 1.0) & (labels != Tissue.DURA) & (labels != Tissue.BONE)
-    core = room & (rough < 1)
+    _paint_core(lesion, labels, room & (rough < 1), rough, inner, size)
+
+
+def _paint_sarcoma(lesion: Lesion, labels: Labels, at: Place, rough: Floats, inner: Floats, size: Any) -> None:
+    room = (at.depth > 4.0) & (labels != Tissue.CARTILAGE)  # growing cartilage is a barrier, the cortex is not
+    _paint_core(lesion, labels, room & (rough < 1), rough, inner, size)
+
+
+def _paint_core(lesion: Lesion, labels: Labels, core: Any, rough: Floats, inner: Floats, size: Any) -> None:
+    """Tumour tissue, in a high grade with an enhancing rim around what may be necrotic."""
     labels[core] = Tissue.GLIOMA
     if lesion.rim:
         wall = (1 - rough) * size + 1.2 * inner
