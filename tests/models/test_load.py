@@ -97,8 +97,19 @@ def test_the_other_channel_policies_are_what_their_names_say():
 def test_an_inflated_kernel_responds_to_equal_slices_as_the_flat_one_did():
     weight, image = torch.rand(4, 3, 3, 3), torch.rand(1, 3, 8, 8)
     flat = nn.functional.conv2d(image, weight)
-    deep = nn.functional.conv3d(image.unsqueeze(2).repeat(1, 1, 5, 1, 1), inflate(weight, 5))
-    assert torch.allclose(deep[:, :, 0], flat, atol=1e-5)
+    deep = nn.functional.conv3d(image.unsqueeze(4).repeat(1, 1, 1, 1, 5), inflate(weight, 5))
+    assert torch.allclose(deep[..., 0], flat, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (4, 2, 1), (3, 3, 0)])
+def test_an_inflated_transposed_kernel_does_so_too(kernel, stride, padding):
+    weight, image = torch.rand(3, 4, kernel, kernel), torch.rand(1, 3, 6, 6)
+    more = {"stride": stride, "padding": padding, "output_padding": max(stride - kernel + 2 * padding, 0) % stride}
+    flat = nn.functional.conv_transpose2d(image, weight, **more)
+    volume = image.unsqueeze(4).repeat(1, 1, 1, 1, 8)
+    deep = nn.functional.conv_transpose3d(volume, inflate(weight, kernel, stride), **more)
+    for z in range(kernel, deep.shape[4] - kernel):
+        assert torch.allclose(deep[..., z], flat, atol=1e-5)
 
 
 def test_a_2d_file_is_inflated_into_a_3d_network_with_other_channels():
@@ -107,7 +118,7 @@ def test_a_2d_file_is_inflated_into_a_3d_network_with_other_channels():
     report = load_into(deep, flat.state_dict(), channels="sum")
     assert report.counts == {"loaded": 2, "adapted": 2, "skipped": 0, "fresh": 0}
     assert "inflated to depth 3; 3 input channels made 1 by sum" in report.to_text()
-    assert torch.allclose(deep[0].weight.sum(2)[:, 0], flat[0].weight.sum(1), atol=1e-6)
+    assert torch.allclose(deep[0].weight.sum(4)[:, 0], flat[0].weight.sum(1), atol=1e-6)
 
 
 @pytest.mark.parametrize(

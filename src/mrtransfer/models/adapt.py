@@ -1,7 +1,7 @@
 """Making one tensor fit a network of another number of input channels or dimensions, by a rule that has a name."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Literal
 
 import torch
@@ -33,27 +33,29 @@ def adapt_channels(weight: Tensor, channels: int, policy: Channels) -> Tensor:
     return out
 
 
-def inflate(weight: Tensor, depth: int) -> Tensor:
-    """A 2-D kernel (O, I, H, W) as a 3-D one (O, I, ``depth``, H, W): repeated along depth, divided by ``depth``.
+def inflate(weight: Tensor, depth: int, stride: int = 1) -> Tensor:
+    """A 2-D kernel (O, I, X, Y) as a 3-D one (O, I, X, Y, ``depth``): repeated along Z and divided by its length.
 
     On a volume that is the same in every slice it responds as the 2-D kernel does (I3D: Carreira and Zisserman 2017,
-    section 2.4).
+    section 2.4). ``stride``: of a transposed convolution along Z. There an output only meets every ``stride``-th
+    element of the kernel, and those that meet are divided by their own number.
     """
-    return weight.unsqueeze(2).repeat(1, 1, depth, 1, 1) / depth
+    met = [sum(other % stride == place % stride for other in range(depth)) for place in range(depth)]
+    return weight.unsqueeze(-1) / torch.tensor(met, dtype=weight.dtype)
 
 
 def fit_tensor(
-    value: Tensor, wanted: tuple[int, ...], first: bool, channels: Channels | None
+    value: Tensor, wanted: tuple[int, ...], first: bool, channels: Channels | None, stride: int = 1
 ) -> tuple[Tensor, str] | None:
     """``value`` in the shape ``wanted`` and how it was done, or None where no rule applies.
 
     Channels are adapted only in a ``first`` convolution, and only by the policy that was asked for. Convolutions are
-    inflated from 2-D to 3-D where the rest of the shape agrees.
+    inflated from 2-D to 3-D where the rest of the shape agrees; ``stride`` as in :func:`inflate`.
     """
     done: list[str] = []
-    if value.ndim == 4 and len(wanted) == 5 and tuple(value.shape[2:]) == wanted[3:]:
-        value = inflate(value, wanted[2])
-        done.append(f"2-D kernel inflated to depth {wanted[2]}")
+    if value.ndim == 4 and len(wanted) == 5 and tuple(value.shape[2:]) == wanted[2:4]:
+        value = inflate(value, wanted[4], stride)
+        done.append(f"2-D kernel inflated to depth {wanted[4]}")
     convolution = value.ndim == len(wanted) and value.ndim >= 4
     if convolution and first and channels is not None and value.shape[1] != wanted[1]:
         done.append(f"{value.shape[1]} input channels made {wanted[1]} by {channels}")
@@ -61,7 +63,7 @@ def fit_tensor(
     return (value, "; ".join(done)) if tuple(value.shape) == wanted else None
 
 
-def strip_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def strip_prefix(state: Mapping[str, Tensor], wanted: Container[str]) -> tuple[dict[str, Tensor], list[str]]:
     """``state`` without the prefix of a wrapper (DataParallel, Lightning, an encoder), and a note that says so.
 
     A prefix is left out only where more names of the network are found without it than with it.

@@ -50,9 +50,10 @@ def load_into(
     dry_run:
         Only report; the network is left as it is.
 
-    The classifier of the file, and the stages that a cut network no longer has, are skipped. Any other difference
-    raises :class:`UserError` (unless ``partial``) that says how many tensors do not fit and what the first one is;
-    the network is then unchanged.
+    The classifier of the file, and the stages that a cut network no longer has, are skipped. A file of the published
+    network that is a segmentation network's encoder goes there, and the decoder stays fresh. Any other difference
+    raises :class:`UserError` (unless ``partial``) that says how many tensors do not fit and what the first one is; the
+    network is then unchanged.
     """
     own = network_state(network)
     tensors, report = plan_load(network, state, until=until, channels=channels, partial=partial, source=source)
@@ -75,8 +76,10 @@ def plan_load(
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """The tensors that :func:`load_into` would copy, by the network's names, and its report; nothing is changed."""
     own = network_state(network)
-    found, notes = strip_prefix(state, own)
-    plan = _compare(network, own, found, until, channels)
+    found, notes, beyond = _by_own_names(network, own, state)
+    if until is not None:
+        beyond |= dict.fromkeys(_names_after(network, own, until), f"after {until}")
+    plan = _compare(network, own, found, beyond, channels)
     if not plan.tensors:
         raise _another(source, own, found, plan)
     if not partial:
@@ -87,26 +90,44 @@ def plan_load(
     return plan.tensors, LoadReport(source, plan.rows, notes)
 
 
+def _by_own_names(
+    network: nn.Module, own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
+    """``state`` under the network's names; notes; and what need not be in it, with the reason.
+
+    A file with the plain names of a published network belongs into the encoder of a network that has one.
+    """
+    encoder = network.encoder if isinstance(network, StagedNetwork) else None
+    if encoder is None:
+        return *strip_prefix(state, own), {}
+    found, notes = strip_prefix(state, {*own, *encoder.names})
+    if sum(name in own for name in found) >= sum(name in encoder.names for name in found):
+        return found, notes, {}
+    found = {encoder.names.get(name) or name: value for name, value in found.items()}
+    inside = set(encoder.names.values())
+    notes.append(f"the file is one of {encoder.name}, which is this network's encoder; the rest stays as it was built")
+    return found, notes, {name: "outside the encoder" for name in own if name not in inside}
+
+
 def _compare(
     network: nn.Module,
     own: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
-    until: str | None,
+    beyond: Mapping[str, str],
     channels: Channels | None,
 ) -> _Plan:
     plan = _Plan()
     first = network.first_conv if isinstance(network, StagedNetwork) else first_convolution(network)
-    after = set(_names_after(network, own, until)) if until is not None else set()
     for name, tensor in own.items():
-        shape = shape_of(tensor)
-        if name in after:
-            plan.rows.append(Row(name, "fresh", shape, f"after {until}"))
+        shape, module = shape_of(tensor), name.rpartition(".")[0]
+        if name in beyond:
+            plan.rows.append(Row(name, "fresh", shape, beyond[name]))
         elif name not in found:
             # Older PyTorch files lack this counter, which only matters to batch norm without momentum.
             if not name.endswith("num_batches_tracked"):
                 plan.lacking.append(name)
             plan.rows.append(Row(name, "fresh", shape, "not in the file"))
-        elif (fitted := fit_tensor(found[name], shape, name.rpartition(".")[0] in first, channels)) is None:
+        elif (fitted := fit_tensor(found[name], shape, module in first, channels, _stride(network, module))) is None:
             plan.misfits.append(name)
             plan.rows.append(Row(name, "fresh", shape, f"the file has {shape_of(found[name])}"))
         else:
@@ -118,9 +139,15 @@ def _compare(
             plan.rows.append(Row(name, "skipped", shape_of(tensor), reason or "not in the network"))
             if reason is None:
                 plan.unknown.append(name)
-        elif name in after:
-            plan.rows.append(Row(name, "skipped", shape_of(tensor), f"after {until}"))
+        elif name in beyond:
+            plan.rows.append(Row(name, "skipped", shape_of(tensor), beyond[name]))
     return plan
+
+
+def _stride(network: nn.Module, module: str) -> int:
+    """Along Z, where the module is a transposed convolution; else 1."""
+    layer = (network.body if isinstance(network, StagedNetwork) else network).get_submodule(module)
+    return layer.stride[2] if isinstance(layer, nn.ConvTranspose3d) else 1
 
 
 def _names_after(network: nn.Module, own: Mapping[str, Tensor], until: str) -> list[str]:
@@ -137,6 +164,8 @@ def _why_skipped(network: nn.Module, name: str) -> str | None:
         return "head"
     if any(stage.holds(name) for stage in network.removed):
         return f"after {network.until}, where the network ends"
+    if network.encoder is not None and name in network.encoder.names:
+        return "after the encoder's last feature maps"
     return None
 
 

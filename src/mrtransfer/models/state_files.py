@@ -18,6 +18,9 @@ from mrtransfer.common.files import atomic_path
 
 State = dict[str, Tensor]
 
+HEAD = "head."
+"""Before the names of a head's tensors in a model folder."""
+
 _NESTED = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 _HOW_TO_SAVE = "save it again with safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
 
@@ -25,8 +28,9 @@ _HOW_TO_SAVE = "save it again with safetensors.torch.save_file(model.state_dict(
 def read_state(path: str | Path) -> tuple[State, dict[str, str]]:
     """Tensors by name and the file's metadata, from a safetensors file, a PyTorch state dict, or a model folder.
 
-    What the file is, is told from its bytes, not from its suffix. Of a model folder the backbone is read. Raises
-    :class:`UserError` for a missing or damaged file, and for a pickle of anything but tensors.
+    What the file is, is told from its bytes, not from its suffix. Of a model folder the network is read, and a
+    segmentation model's head under names that start with ``head.``. Raises :class:`UserError` for a missing or damaged
+    file, and for a pickle of anything but tensors.
     """
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").is_file():
@@ -126,6 +130,8 @@ def _only_tensors(found: Any, path: Path) -> State:
 
 def _read_model_folder(folder: Path) -> tuple[State, dict[str, str]]:
     state, metadata = read_tensors(folder / "model.safetensors")
-    return {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}, (
-        metadata
-    )
+    network = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    if metadata.get("task") == "segmentation":
+        # In classification a head is always that of its own classes, and backbones have parts of the same name.
+        network |= {name: value for name, value in state.items() if name.startswith(HEAD)}
+    return network, metadata
