@@ -1,0 +1,1 @@
+"""Segmentation: losses, what a network's outputs mean, metrics, lesions, cleaning."""
