@@ -89,7 +89,7 @@ def open_or_build(
     one; the first that is whole is used by all.
     """
     inputs, fingerprint = sources.inputs, sources.fingerprint()
-    folder = Path(directory) / f"{_file_name(sources.name)}-{fingerprint}"
+    folder = Path(directory) / f"{file_name(sources.name)}-{fingerprint}"
     was_there = folder.exists()  # asked first: what appears from now on is another process's, and whole
     store = _opened(folder, fingerprint, opened)
     if store is not None:
@@ -110,7 +110,8 @@ def open_or_build(
     return store
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """``name`` as it may be part of a file's name."""
     return re.sub(r"[^\w.-]+", "_", name)
 
 
