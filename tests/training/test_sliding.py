@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mrtransfer.training.precision import Precision
-from mrtransfer.training.sliding import predict_case
+from mrtransfer.training.sliding import _probe_patch, precision_for_prediction, predict_case
 from mrtransfer.training.windows import content_box, grid, importance, window_starts
 
 LOSS = "dice_ce"
@@ -96,11 +96,12 @@ def test_it_is_the_gaussian_mean_over_all_windows(shape, patch, overlap, mirror)
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("blending", ["gaussian", "constant"])
 @pytest.mark.parametrize(
     ("shape", "patch", "overlap"),
     [((30, 26, 19), (12, 12, 12), 0.5), ((16, 40, 9), (16, 12, 9), 0.25), ((10, 30, 7), (12, 12, 12), 0.5)],
 )
-def test_it_agrees_with_monai(shape, patch, overlap):
+def test_it_agrees_with_monai(shape, patch, overlap, blending):
     from monai.inferers import sliding_window_inference
 
     image = volume(*shape, channels=1)
@@ -108,9 +109,10 @@ def test_it_agrees_with_monai(shape, patch, overlap):
     with torch.no_grad():
         theirs = sliding_window_inference(
             torch.from_numpy(image[None]), patch, 3, lambda x: head(network(x)).softmax(1), overlap=overlap,
-            mode="gaussian", cval=float(image.min()),
+            mode=blending, cval=float(image.min()),
         )[0].numpy()  # fmt: skip
-    np.testing.assert_allclose(predicted(image, patch, overlap=overlap), theirs, atol=1e-5)
+    found = predicted(image, patch, overlap=overlap, blending=blending)
+    np.testing.assert_allclose(found, theirs, atol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -265,3 +267,26 @@ def test_sigmoid_losses_give_sigmoids():
 def test_an_image_without_channels_is_refused():
     with pytest.raises(ValueError, match="an image"):
         predict_case(*modules(), volume(8, 8, 8)[0], plan=plan(8, 8, 8), loss=LOSS)
+
+
+class TestPrecision:
+    def test_the_measured_window_fits_the_network(self):
+        assert _probe_patch((128, 128, 128), (16, 16, 16)) == (64, 64, 128)
+        assert _probe_patch((320, 256, 1), (32, 32, 1)) == (320, 256, 1)
+        assert _probe_patch((96, 96, 96), (32, 32, 32)) == (96, 96, 96)  # halves are no multiples of 32
+
+    @pytest.mark.parametrize("shape", [(20, 24, 18), (6, 5, 4)])
+    def test_a_setting_is_chosen_by_measurement_and_the_modules_are_left_alone(self, shape):
+        network, head = modules()
+        network.train()
+        before = [value.clone() for value in network.state_dict().values()]
+        chosen = precision_for_prediction(network, head, volume(*shape), plan=plan(8, 8, 8), device="cpu")
+        assert set(chosen.measured["seconds_per_step"]) >= {"float32", "float32 channels_last"}
+        assert all(torch.equal(a, b) for a, b in zip(before, network.state_dict().values(), strict=True))
+        assert network.training
+
+    def test_a_setting_asked_for_is_taken(self):
+        assert (
+            precision_for_prediction(*modules(), volume(8, 8, 8), plan=plan(8, 8, 8), requested="float32").name
+            == "float32"
+        )

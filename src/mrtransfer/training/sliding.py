@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import combinations
 from math import prod
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 
 from mrtransfer.common.progress import progress
 from mrtransfer.training.blend import Blend, allocate, fill_outside
-from mrtransfer.training.precision import FLOAT32, Precision
+from mrtransfer.training.precision import FLOAT32, Precision, Requested, choose_device, choose_precision
 from mrtransfer.training.windows import Tiles, cut, importance, place_windows
 
 MEMORY = 2**30
 """Bytes of probabilities that are kept in memory; a larger result is a memory-mapped temporary file."""
 _BATCH_VOXELS = 2**20  # of all windows that go through the network together
 _KNOWN = 4  # answers to constant windows that are kept
+_PROBE_VOXELS = 2**19  # of the window that settings are measured on
 
 Run = Callable[[np.ndarray], Tensor]
 
@@ -42,6 +44,7 @@ def predict_case(
     device: str | torch.device = "cpu",
     overlap: float = 0.5,
     mirror: bool = False,
+    blending: Literal["gaussian", "constant"] = "gaussian",
     batch: int | None = None,
     skip_background: bool = True,
     memory: int = MEMORY,
@@ -51,8 +54,9 @@ def predict_case(
     The modules are on ``device`` in the layout of ``precision`` (see :func:`~mrtransfer.training.precision.placed`);
     they are run in evaluation mode. Windows of ``plan.patch`` voxels share ``overlap`` of themselves with their
     neighbours; their probabilities (softmax or sigmoid, as ``loss`` asks for) are averaged with Gaussian importance
-    (σ = patch / 8; Isensee et al. 2021, nnU-Net). ``mirror``: every window is also seen mirrored along all axes
-    (8 passes in 3-D, 4 in 2-D). A volume smaller than a window is padded with each channel's least value.
+    (σ = patch / 8; Isensee et al. 2021, nnU-Net), or all alike where ``blending`` is constant. ``mirror``: every window
+    is also seen mirrored along all axes (8 passes in 3-D, 4 in 2-D). A volume smaller than a window is padded with each
+    channel's least value.
     ``batch``: windows that are computed together, which changes nothing but time and memory.
 
     ``skip_background``: a window of constant channels is computed once and its answer reused, which is exact, as the
@@ -74,7 +78,8 @@ def predict_case(
             for start, answer in _answers(run, image, tiles, batch or max(_BATCH_VOXELS // prod(patch), 1)):
                 if blend is None:
                     output = allocate((len(answer), *shape), memory)
-                    blend = Blend(output, tiles, torch.from_numpy(importance(patch)).to(answer.device))
+                    weights = importance(patch) if blending == "gaussian" else np.ones(patch, np.float32)
+                    blend = Blend(output, tiles, torch.from_numpy(weights).to(answer.device))
                 blend.add(start, answer)
                 advance(1)
         assert blend is not None  # every grid has a window
@@ -84,13 +89,61 @@ def predict_case(
     return output
 
 
+def precision_for_prediction(
+    network: nn.Module,
+    head: nn.Module,
+    image: np.ndarray,
+    *,
+    plan: HasPatch,
+    requested: Requested = "auto",
+    device: str = "auto",
+) -> Precision:
+    """The setting in which to run these modules on windows of ``image`` (C, X, Y, Z): measured on one in its middle.
+
+    Large windows are halved for it as far as the network allows (``network.divisor``). The modules are copied, not
+    changed. See :func:`~mrtransfer.training.precision.choose_precision`.
+    """
+    device = choose_device(device)
+    patch = _probe_patch(plan.patch, getattr(network, "divisor", (1, 1, 1)))
+    start = [(size - length) // 2 for size, length in zip(image.shape[1:], patch, strict=True)]
+    windows = torch.from_numpy(cut(image, start, patch, _least(image))[None])
+
+    def make_step(precision: Precision) -> Callable[[], Tensor]:
+        model = nn.Sequential(deepcopy(network), deepcopy(head)).eval()
+        model.to(device).to(memory_format=_layout(precision))
+        inputs = windows.to(device).contiguous(memory_format=_layout(precision))
+
+        def step() -> Tensor:
+            with torch.inference_mode(), precision.autocast(device):
+                return model(inputs).float().cpu()
+
+        return step
+
+    return choose_precision(make_step, requested, device)
+
+
+def _probe_patch(patch: tuple[int, ...], divisor: tuple[int, ...]) -> tuple[int, ...]:
+    """``patch`` with its longest axes halved while it is large and the halves are still multiples of ``divisor``."""
+    while prod(patch) > _PROBE_VOXELS:
+        axes = [axis for axis in range(3) if patch[axis] > 1 and patch[axis] % (2 * divisor[axis]) == 0]
+        if not axes:
+            break
+        longest = max(axes, key=lambda axis: patch[axis])
+        patch = tuple(length // 2 if axis == longest else length for axis, length in enumerate(patch))
+    return patch
+
+
+def _layout(precision: Precision) -> torch.memory_format:
+    return torch.channels_last_3d if precision.channels_last else torch.contiguous_format
+
+
 def _runner(
     network: nn.Module, head: nn.Module, loss: str, precision: Precision, device: torch.device, mirror: bool
 ) -> Run:
     """A function from windows (n, C, *patch) float32 to their probabilities (n, K, *patch) float32 on ``device``."""
     from mrtransfer.tasks.segmentation.losses import probabilities
 
-    layout = torch.channels_last_3d if precision.channels_last else torch.contiguous_format
+    layout = _layout(precision)
 
     def run(windows: np.ndarray) -> Tensor:
         images = torch.from_numpy(windows).to(device)
@@ -151,8 +204,8 @@ def _computed(
 def _background(run: Run, image: np.ndarray, patch: tuple[int, ...]) -> np.ndarray:
     """Probabilities (K,) in the middle of a window that shows what the volume's first voxel shows."""
     window = np.broadcast_to(np.asarray(image[:, :1, :1, :1], np.float32), (len(image), *patch))
-    answer = run(np.array(window[None]))[0].cpu().numpy()
-    return answer[(slice(None), *(length // 2 for length in patch))]
+    x, y, z = (length // 2 for length in patch)
+    return run(np.array(window[None]))[0, :, x, y, z].cpu().numpy()
 
 
 def _least(image: np.ndarray) -> np.ndarray:
