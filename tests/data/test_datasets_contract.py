@@ -1,6 +1,7 @@
 """What every dataset promises: a valid manifest whose images and masks can be read."""
 
 import h5py
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +11,12 @@ from mrtransfer.common.errors import UserError
 from mrtransfer.data.datasets import DATASETS
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.readers import read_image, read_mask
+from mrtransfer.data.volume import read_case
 
 GREY = np.arange(16 * 12, dtype=np.uint8).reshape(16, 12)
+VOXELS = np.arange(10 * 12 * 6, dtype=np.int16).reshape(10, 12, 6)
+SEG = np.zeros((10, 12, 6), np.uint8)
+SEG[2:8, 3:9, 1:5], SEG[4:6, 4:8, 2:4], SEG[5, 5, 3] = 2, 1, 4
 
 
 def write_folder(folder):
@@ -48,12 +53,47 @@ def write_table(folder):
     return folder / "mine.csv"
 
 
-LAYOUTS = {"folder": write_folder, "figshare": write_figshare, "lgg": write_lgg, "table": write_table}
+def write_nifti(path, voxels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 1.0, 3.0, 1.0])), path)
+
+
+def write_brats(folder):
+    for case in ("BraTS20_Training_001", "BraTS20_Training_002"):
+        for part, voxels in {**dict.fromkeys(("flair", "t1", "t1ce", "t2"), VOXELS), "seg": SEG}.items():
+            write_nifti(folder / case / f"{case}_{part}.nii.gz", voxels)
+    return folder
+
+
+def write_decathlon(folder):
+    for case in ("hippocampus_001", "hippocampus_004"):
+        write_nifti(folder / "imagesTr" / f"{case}.nii.gz", VOXELS)
+        write_nifti(folder / "labelsTr" / f"{case}.nii.gz", SEG)
+    return folder
+
+
+def write_volumes(folder):
+    for case in ("anna", "otto"):
+        write_nifti(folder / case / "FLAIR.nii.gz", VOXELS)
+        write_nifti(folder / case / "lesions.nii", np.uint8(SEG > 0))
+    return folder
+
+
+LAYOUTS = {
+    "folder": write_folder,
+    "figshare": write_figshare,
+    "lgg": write_lgg,
+    "table": write_table,
+    "brats": write_brats,
+    "decathlon": write_decathlon,
+    "volumes": write_volumes,
+}
+OPTIONS = {"volumes": {"channels": {"flair": "*/FLAIR.nii.gz"}, "mask": "*/lesions.nii"}}
 
 
 def opened(name, folder):
     """A tiny example of the dataset; one that needs no files is opened as it is."""
-    return DATASETS.get(name)(LAYOUTS[name](folder) if name in LAYOUTS else None)
+    return DATASETS.get(name)(LAYOUTS[name](folder) if name in LAYOUTS else None, **OPTIONS.get(name, {}))
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
@@ -62,7 +102,7 @@ def test_a_dataset_builds_a_valid_manifest_whose_images_can_be_read(name, tmp_pa
     assert isinstance(manifest, Manifest)
     again = Manifest.create(manifest.table, manifest.root, manifest.name, manifest.classes)
     pd.testing.assert_frame_equal(again.table, manifest.table)
-    assert len(manifest.classes) >= 2
+    assert len(manifest.classes) >= 2 or manifest.mask_labels is not None
     assert set(manifest.labels) <= set(range(-1, len(manifest.classes)))
     for row in range(min(3, len(manifest))):
         for location in manifest.locations(row):
@@ -74,11 +114,24 @@ def test_a_dataset_builds_a_valid_manifest_whose_images_can_be_read(name, tmp_pa
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
+def test_where_there_are_masks_their_values_have_a_meaning(name, tmp_path):
+    manifest = opened(name, tmp_path)
+    masked = np.flatnonzero(manifest.table["mask"].notna())
+    if len(masked) == 0:
+        pytest.skip(f"{name} has no masks here")
+    assert manifest.mask_labels is not None
+    case = read_case(manifest, int(masked[0]))
+    assert case.mask.shape == case.image.shape[1:]
+    assert case.mask.max() < len(manifest.mask_labels.names)
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
 def test_a_dataset_is_the_same_table_every_time(name, tmp_path):
     first = opened(name, tmp_path)
-    second = DATASETS.get(name)(tmp_path / "mine.csv" if name == "table" else tmp_path if name in LAYOUTS else None)
+    path = tmp_path / "mine.csv" if name == "table" else tmp_path if name in LAYOUTS else None
+    second = DATASETS.get(name)(path, **OPTIONS.get(name, {}))
     pd.testing.assert_frame_equal(first.table, second.table)
-    assert (first.classes, first.notes) == (second.classes, second.notes)
+    assert (first.classes, first.notes, first.mask_labels) == (second.classes, second.notes, second.mask_labels)
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
@@ -96,7 +149,7 @@ def test_a_dataset_of_files_names_a_path_that_holds_nothing(name, tmp_path):
     (tmp_path / "empty").mkdir()
     for path in (None, tmp_path / "absent", tmp_path / "empty"):
         with pytest.raises(UserError) as error:
-            DATASETS.get(name)(path)
+            DATASETS.get(name)(path, **OPTIONS.get(name, {}))
         assert path is None or str(path) in str(error.value)
 
 

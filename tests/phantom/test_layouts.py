@@ -9,7 +9,7 @@ from scipy import ndimage
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.datasets import DATASETS
 from mrtransfer.data.datasets.phantom import phantom
-from mrtransfer.data.phantom.layouts import FIGSHARE_CODES, LAYOUTS, write
+from mrtransfer.data.phantom.layouts import FIGSHARE_CODES, write
 from mrtransfer.data.phantom.render import render, render_mask
 
 TUMOURS = tuple(FIGSHARE_CODES)
@@ -94,7 +94,7 @@ def test_figshare_is_written_as_matlab_7_3(tumours, tmp_path):
     assert tumours.table.assign(fold=folds).groupby("subject")["fold"].nunique().max() == 1
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["folder", "lgg", "figshare"])
 def test_the_adapter_of_the_published_set_reads_it(layout, types, channels, tumours, tmp_path):
     manifest = {"folder": types, "lgg": channels, "figshare": tumours}[layout]
     read = DATASETS.get(layout)(write(manifest, layout, tmp_path / "written"))
@@ -125,4 +125,9 @@ def test_wrong_layouts_are_refused_with_what_would_be_right(types, channels, tmp
         write(types, "figshare", tmp_path / "x")
     with pytest.raises(UserError, match="one contrast"):
         write(channels, "folder", tmp_path / "x")
+    with pytest.raises(UserError, match="task='segmentation'"):
+        write(channels, "brats", tmp_path / "x")
+    for layout in ("folder", "lgg", "figshare"):
+        with pytest.raises(UserError, match="holds slices"):
+            write(phantom(subjects=1, task="segmentation", spacing=12), layout, tmp_path / "x")
     assert not (tmp_path / "x").exists()

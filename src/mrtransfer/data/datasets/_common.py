@@ -29,13 +29,13 @@ def existing_folder(dataset: str, path: str | Path | None, expected: str) -> Pat
 
 def visible_folders(folder: Path) -> list[Path]:
     """The subfolders that a user put there, sorted by name."""
-    found = (child for child in folder.iterdir() if child.is_dir() and not _hidden(child.name))
+    found = (child for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name))
     return sorted(found, key=lambda child: child.name)
 
 
 def visible_files(folder: Path) -> list[Path]:
     """All files below ``folder``, sorted by path, without the hidden ones that operating systems leave behind."""
-    found = [path for path in folder.rglob("*") if not any(_hidden(part) for part in path.relative_to(folder).parts)]
+    found = [path for path in folder.rglob("*") if not any(is_hidden(part) for part in path.relative_to(folder).parts)]
     return sorted(path for path in found if path.is_file())
 
 
@@ -73,5 +73,6 @@ def require_one_label_per_subject(manifest: Manifest, where: Path) -> Manifest:
     return manifest
 
 
-def _hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether an operating system left a file or folder of this name behind."""
     return name.startswith(".") or name == "__MACOSX"

@@ -10,6 +10,7 @@ from mrtransfer.common.progress import progress
 from mrtransfer.data.datasets import DATASETS
 from mrtransfer.data.datasets._common import existing_folder, require_one_label_per_subject, visible_files
 from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.data.readers import reading
 from mrtransfer.data.readers.matlab import read_fields
 
@@ -46,7 +47,8 @@ def figshare(path: str | Path | None = None, *, one_label_per_subject: bool = Tr
     classes = [name for name in CODES.values() if name in set(table["label"])]
     if len(classes) < 2:
         raise UserError(f"{root}: only one class ({classes[0]}) among {len(slices)} slices; two or more are needed")
-    manifest = Manifest.create(table, root, "figshare", classes, notes, where=root)
+    masks = MaskLabels.binary()
+    manifest = Manifest.create(table, root, "figshare", classes, notes, where=root, mask_labels=masks)
     return require_one_label_per_subject(manifest, root) if one_label_per_subject else manifest
 
 

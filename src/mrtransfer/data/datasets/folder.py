@@ -19,6 +19,7 @@ from mrtransfer.data.datasets._common import (
     visible_folders,
 )
 from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.data.readers import SUFFIXES, read_image_meta, suffix
 from mrtransfer.data.schema import SPLITS
 
@@ -49,7 +50,10 @@ def folder(
     table = pd.DataFrame(rows)
     if subject is not None:
         table["subject"] = _subjects(table["image"], subject)
-    manifest = Manifest.create(table, root, root.name, found, _notes(table, root, others), where=root)
+    masks = MaskLabels.binary("foreground") if "mask" in table else None
+    manifest = Manifest.create(
+        table, root, root.name, found, _notes(table, root, others), where=root, mask_labels=masks
+    )
     return require_one_label_per_subject(manifest, root) if one_label_per_subject else manifest
 
 

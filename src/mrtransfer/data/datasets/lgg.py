@@ -10,6 +10,7 @@ from mrtransfer.common.progress import progress
 from mrtransfer.data.datasets import DATASETS
 from mrtransfer.data.datasets._common import existing_folder, ignored, is_image, stem, visible_files, visible_folders
 from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.data.readers import read_image_meta, read_mask
 from mrtransfer.data.threads import in_threads
 
@@ -53,7 +54,8 @@ def lgg(path: str | Path | None = None) -> Manifest:
         notes.append(
             f"no slice is labelled {label}: {'every mask has' if label == CLASSES[0] else 'no mask has'} pixels"
         )
-    return Manifest.create(_with_patients(table, root, notes), root, "lgg", CLASSES, notes, where=root)
+    table = _with_patients(table, root, notes)
+    return Manifest.create(table, root, "lgg", CLASSES, notes, where=root, mask_labels=MaskLabels.binary())
 
 
 def _is_mask(file: Path) -> bool:

@@ -18,6 +18,8 @@ from mrtransfer.common.progress import progress
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.phantom.randomness import Stream, generator
 from mrtransfer.data.phantom.render import mask_of, parse, render
+from mrtransfer.data.phantom.volume_layouts import write_brats, write_decathlon, write_volumes
+from mrtransfer.data.phantom.volume_scan import is_volume
 
 # As the Kaggle set spells its class folders.
 FOLDER_NAMES = MappingProxyType(
@@ -33,13 +35,15 @@ LGG_CHANNELS = ("t1", "flair", "t1ce")
 
 
 def write(manifest: Manifest, layout: str, directory: str | Path, **options: Any) -> Path:
-    """Write the slices of a phantom ``manifest`` under ``directory`` as one of :data:`LAYOUTS`; returns ``directory``.
+    """Write the images of a phantom ``manifest`` under ``directory`` as one of :data:`LAYOUTS`; returns ``directory``.
 
     * ``folder`` (``test=0.2``, ``quality=90``, ``seed=0``): ``Training|Testing/<class>/*.jpg`` as the Kaggle four-class
       set; every subject is on one side; the manifest's own ``split`` is kept where it has one
     * ``lgg``: ``kaggle_3m/<subject>/<subject>_<slice>.tif`` with the channels pre-contrast, FLAIR, post-contrast and
       ``…_mask.tif``; needs ``contrast=[t1, flair, t1ce]``
     * ``figshare`` (``folds=5``, ``seed=0``): ``1.mat`` … in MATLAB 7.3, and ``cvind.mat``; tumours only
+    * ``brats`` (``year=2020`` or 2023), ``decathlon``, ``volumes``: see :mod:`mrtransfer.data.phantom.volume_layouts`;
+      of volumes, which are of ``task: segmentation``
 
     All files are there or none: ``directory`` must be absent or empty. Raises :class:`UserError`.
     """
@@ -77,6 +81,7 @@ def write_folder(manifest: Manifest, directory: Path, *, test: float = 0.2, qual
 
 def write_lgg(manifest: Manifest, directory: Path) -> None:
     """The LGG set: three-channel TIFF slices and 0/255 masks, those without tumour included."""
+    _need_slices(manifest, "lgg")
     if any(channel not in manifest.channels for channel in LGG_CHANNELS):
         raise UserError(
             f"layout lgg: the manifest has the channels {', '.join(manifest.channels)}; "
@@ -126,11 +131,24 @@ def write_figshare(manifest: Manifest, directory: Path, *, folds: int = 5, seed:
 
 
 LAYOUTS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
-    {"folder": write_folder, "lgg": write_lgg, "figshare": write_figshare}
+    {
+        "folder": write_folder,
+        "lgg": write_lgg,
+        "figshare": write_figshare,
+        "brats": write_brats,
+        "decathlon": write_decathlon,
+        "volumes": write_volumes,
+    }
 )
 
 
+def _need_slices(manifest: Manifest, layout: str) -> None:
+    if is_volume(manifest.locations(0)[0]):
+        raise UserError(f"layout {layout}: holds slices; build the manifest with slices=4, or with another task")
+
+
 def _need_single_channel(manifest: Manifest, layout: str) -> None:
+    _need_slices(manifest, layout)
     if len(manifest.channels) != 1:
         raise UserError(
             f"layout {layout}: holds one contrast per image, the manifest has {', '.join(manifest.channels)}; "
