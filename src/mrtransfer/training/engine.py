@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mrtransfer.common.files import digest
-from mrtransfer.models.network import Backbone
+from mrtransfer.models.network import StagedNetwork
 from mrtransfer.training.checkpoint import load_checkpoint, save_checkpoint
 from mrtransfer.training.module import Progress, Task, Trainee, copied
 from mrtransfer.training.precision import Precision, placed
@@ -46,7 +46,7 @@ class TrainResult:
 
 def run_training(
     make: type[Trainee],
-    network: Backbone,
+    network: StagedNetwork,
     head: nn.Module,
     task: Task,
     *,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.models.network import Backbone
+from mrtransfer.models.network import StagedNetwork
 from mrtransfer.training.precision import Precision
 from mrtransfer.training.problems import derived_seed
 from mrtransfer.training.schedule import rate_factor
@@ -74,7 +74,7 @@ class Trainee(L.LightningModule):
 
     def __init__(
         self,
-        network: Backbone,
+        network: StagedNetwork,
         head: nn.Module,
         task: Task,
         progress: Progress,

@@ -40,8 +40,18 @@ class Precision:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout of weights and images in memory."""
-        return torch.channels_last if self.channels_last else torch.contiguous_format
+        """The layout of images (N, C, H, W) and of the weights that see them."""
+        return self.layout(4)
+
+    def layout(self, dimensions: int) -> torch.memory_format:
+        """The layout of a tensor: of images and their weights with 4 dimensions, of volumes and theirs with 5."""
+        if not self.channels_last or dimensions not in (4, 5):
+            return torch.contiguous_format
+        return torch.channels_last if dimensions == 4 else torch.channels_last_3d
+
+    def lay_out(self, tensor: Tensor) -> Tensor:
+        """The tensor in its layout."""
+        return tensor.contiguous(memory_format=self.layout(tensor.ndim))
 
     def autocast(self, device: str | torch.device) -> torch.autocast:
         """The context in which networks are to be run."""
@@ -122,7 +132,7 @@ def precision_for_training(
     requested: Requested = "auto",
     device: str = "auto",
 ) -> Precision:
-    """The setting in which to train these modules on stored ``images`` (N, C, H, W): measured on the first ``batch``.
+    """The setting in which to train a classifier on stored ``images`` (N, C, H, W): measured on the first ``batch``.
 
     The modules are copied, not changed. What was chosen by measurement can differ from one time to the next: keep the
     answer beside the runs that use it, and give it to a run that is resumed.
@@ -140,25 +150,25 @@ def training_steps(
 ) -> Callable[[Precision], Callable[[], Tensor]]:
     """``make_step`` for :func:`choose_precision`: forward, loss, backward of copies of the two modules.
 
-    ``images`` (B, C, H, W) float32, ready for the network, at the real size and batch. Labels are made up: they do
-    not change the work.
+    ``images`` (B, C, H, W) or (B, C, X, Y, Z) float32, ready for the network, at the real size and batch. Labels are
+    made up, one per image or one per voxel, as the head answers: they do not change the work.
     """
 
     def make(precision: Precision) -> Callable[[], Tensor]:
-        model = nn.Sequential(deepcopy(backbone), deepcopy(head))
-        model = model.to(device=device).to(memory_format=precision.memory_format)
+        model = nn.Sequential(deepcopy(backbone), deepcopy(head)).to(device)
+        _set_layout(model, precision)
         model.train()
         for layer in model.modules():
             if isinstance(layer, nn.Dropout):
                 layer.eval()  # chance would make the outputs incomparable
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        batch = images.to(device=device, memory_format=precision.memory_format)
-        target = torch.zeros(len(batch), dtype=torch.int64, device=device)
+        batch = precision.lay_out(images.to(device))
 
         def step() -> Tensor:
             with precision.autocast(device):
                 logits = model(batch)
+            target = torch.zeros((len(batch), *logits.shape[2:]), dtype=torch.int64, device=device)
             loss = nn.functional.cross_entropy(logits.float(), target)
             model.zero_grad(set_to_none=True)
             loss.backward()
@@ -185,12 +195,19 @@ def device_name(device: str) -> str:
 def placed(precision: Precision, device: str, *modules: nn.Module) -> Iterator[None]:
     """Modules on ``device`` in the chosen layout; afterwards on the CPU in the usual one, ready to be saved."""
     for module in modules:
-        module.to(device=device).to(memory_format=precision.memory_format)
+        _set_layout(module.to(device), precision)
     try:
         yield
     finally:
         for module in modules:
-            module.to(device="cpu").to(memory_format=torch.contiguous_format)
+            _set_layout(module.to("cpu"), FLOAT32)
+
+
+def _set_layout(module: nn.Module, precision: Precision) -> None:
+    """Put every weight in its layout; a network may have weights for images and for volumes."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim in (4, 5):
+            tensor.data = tensor.data.to(memory_format=precision.layout(tensor.ndim))
 
 
 def _require_bfloat16(device: str) -> None:

@@ -1,0 +1,197 @@
+"""Segmentation: patches of volumes and their masks, any of the losses, Dice of whole cases."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mrtransfer.augment.volume import VolumeAugment
+from mrtransfer.common.errors import UserError
+from mrtransfer.data.cases.patches import PatchSampler
+from mrtransfer.data.cases.plan import SegmentationPlan
+from mrtransfer.data.cases.store import CaseStore
+from mrtransfer.data.mask_labels import MaskLabels
+from mrtransfer.models.segmentation import SegmentationNetwork
+from mrtransfer.tasks.segmentation.losses import build_loss
+from mrtransfer.tasks.segmentation.outputs import by_region, region_counts
+from mrtransfer.training.batches import Prefetched
+from mrtransfer.training.module import Progress, Task, Trainee
+from mrtransfer.training.problems import derived_seed
+from mrtransfer.training.sliding import predict_case
+
+_LEAST = 1e-7  # probabilities are kept this far from 0 and 1, so that their logits are finite
+
+
+@dataclass(frozen=True)
+class SegmentationTask(Task):
+    """What a segmenter learns from: prepared cases, and the plan that says how patches are cut from them."""
+
+    cases: CaseStore
+    plan: SegmentationPlan
+    labels: MaskLabels
+    loss: str
+    augment: VolumeAugment | None
+
+    def describe(self) -> dict[str, Any]:
+        """Voxels, plan, classes, loss, augmentation."""
+        return {
+            "cases": self.cases.content,
+            "plan": self.plan.to_json(),
+            "mask_labels": self.labels.to_json(),
+            "loss": self.loss,
+            "augment": self.augment.model_dump() if self.augment is not None else None,
+        }
+
+    def sampler(self) -> PatchSampler:
+        """The training patches of every epoch."""
+        return PatchSampler(
+            self.cases,
+            self.train,
+            patch=self.plan.patch,
+            batch=self.method.batch,
+            foreground=self.plan.foreground,
+            seed=derived_seed(self.seed, "patches"),
+            steps=self.method.steps,
+        )
+
+
+class EpochPatches:
+    """The batches of one epoch of a sampler."""
+
+    def __init__(self, sampler: PatchSampler, epoch: int) -> None:
+        self.sampler, self.epoch = sampler, epoch
+
+    def __len__(self) -> int:
+        return self.sampler.steps
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.sampler.batch(self.epoch, number)
+
+
+class Segmenter(Trainee):
+    """Network and head that tell the class of every voxel; the best epoch is the one of highest validation Dice.
+
+    Dice is the mean over the scored regions, of voxels pooled over all patches of the epoch, or over all validation
+    cases; a region that is in neither reference nor prediction has 1.
+    """
+
+    training_columns = ("train_loss", "train_dice", "train_accuracy")
+    task: SegmentationTask
+
+    def __init__(
+        self, network: SegmentationNetwork, head: nn.Module, task: SegmentationTask, progress: Progress, **options: Any
+    ) -> None:
+        super().__init__(network, head, task, progress, **options)
+        self.loss = build_loss(task.loss, task.labels)
+        self.sampler = task.sampler()
+        self.steps = self.sampler.steps
+        spacing = task.plan.spacing or (1.0, 1.0, 1.0)
+        self.spacing = tuple(float(size) for size in spacing)
+
+    def train_dataloader(self) -> Iterable[dict[str, Any]]:
+        """This epoch's patches."""
+        return Prefetched(EpochPatches(self.sampler, self.epoch))
+
+    def val_dataloader(self) -> list[int]:
+        """The validation cases."""
+        return self.task.validation.tolist() if self.validates else []
+
+    def plain_inputs(self) -> Iterator[Tensor]:
+        """The patches of one pass over the training cases."""
+        for batch in Prefetched(EpochPatches(self.sampler, 0)):
+            yield self.task.precision.lay_out(batch["images"].to(self.device).float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K, X, Y, Z) float32 of patches (N, C, X, Y, Z)."""
+        inputs = self.task.precision.lay_out(images)
+        with self.task.precision.autocast(inputs.device):
+            return self.head(self.network(inputs)).float()
+
+    def step_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The loss of augmented patches; sums of loss, patches, right and all voxels, and the counts of each region."""
+        images, masks = self._augmented(batch["images"].float(), batch["masks"], int(batch["number"]))
+        logits = self(images)
+        loss = self.loss(logits, masks)
+        with torch.no_grad():
+            return loss, self._sums(loss.detach(), logits.detach(), masks)
+
+    def _augmented(self, images: Tensor, masks: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        augment = self.task.augment
+        if augment is None or not augment.active:
+            return images, masks
+        seed = derived_seed(self.task.seed, "augment", self.epoch, number)
+        params = augment.sample(len(images), torch.Generator().manual_seed(seed), images.shape[1])
+        least = images.amin(dim=(2, 3, 4))
+        cut_out = torch.tensor([name == "zscore_nonzero" for name in self.task.plan.normalise], device=images.device)
+        return augment.apply(
+            images, masks, params, spacing=self.spacing, outside=torch.where(cut_out, torch.zeros_like(least), least)
+        )
+
+    def _sums(self, loss: Tensor, logits: Tensor, masks: Tensor) -> Tensor:
+        labels, name = self.task.labels, self.task.loss
+        counts = region_counts(logits, masks, name, labels)
+        if by_region(name):
+            member = torch.from_numpy(labels.membership).to(logits.device)
+            right = ((logits > 0) == member[:, masks.long()].transpose(0, 1)).all(dim=1).sum()
+        else:
+            right = (logits.argmax(dim=1) == masks).sum()
+        head = torch.stack([loss.double() * len(masks), *right.new_tensor([len(masks), masks.numel()]).double()])
+        return torch.cat([head, right.double()[None], counts.sum(dim=0).flatten().double()])
+
+    def _scores(self, sums: Tensor) -> dict[str, float]:
+        loss, samples, voxels, right, *counts = sums.tolist()
+        dice = [
+            2 * both / max(2 * both + predicted + reference, 1) if both + predicted + reference else 1.0
+            for both, predicted, reference in np.reshape(counts, (-1, 3)).tolist()
+        ]
+        return {"loss": loss / samples, "dice": float(np.mean(dice)), "accuracy": right / voxels}
+
+    def training_scores(self, sums: Tensor) -> dict[str, float]:
+        """Loss, Dice and voxel accuracy over the epoch's augmented patches, as they were when each was seen."""
+        return {f"train_{name}": value for name, value in self._scores(sums).items()}
+
+    def validation_part(self, batch: Any) -> Tensor:
+        """Sums of one whole case, from windows that do not overlap."""
+        row = int(batch)
+        probabilities = predict_case(
+            self.network,
+            self.head,
+            self.task.cases.image(row),
+            plan=self.task.plan,
+            loss=self.task.loss,
+            precision=self.task.precision,
+            device=self.device,
+            overlap=0.0,
+        )
+        found = torch.from_numpy(np.asarray(probabilities))[None].to(self.device)
+        # The sigmoid or softmax of these gives the probabilities again.
+        logits = torch.logit(found, _LEAST) if by_region(self.task.loss) else found.clamp_min(_LEAST).log()
+        mask = self.task.cases.mask(row)
+        assert mask is not None  # checked before training
+        masks = torch.from_numpy(np.array(mask))[None].to(self.device)
+        return self._sums(self.loss(logits, masks), logits, masks)
+
+    def validation_scores(self) -> dict[str, float | None]:
+        """Mean loss of the validation cases, Dice of all of them, and voxel accuracy."""
+        if self.validation_sums is None:
+            return {"validation_loss": None, "validation_dice": None, "validation_accuracy": None}
+        return {f"validation_{name}": value for name, value in self._scores(self.validation_sums).items()}
+
+    def score(self, row: Mapping[str, Any]) -> float:
+        """Minus the validation Dice."""
+        return math.inf if row["validation_dice"] is None else -float(row["validation_dice"])
+
+
+def check_cases(task: SegmentationTask) -> None:
+    """Raise :class:`UserError` where a training or validation case has no mask."""
+    for rows, kind in ((task.train, "training"), (task.validation, "validation")):
+        missing = [int(row) for row in rows if task.cases.mask(int(row)) is None]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(rows)} {kind} cases have no mask (the first is case {missing[0]} of its "
+                "table); leave them out, or add their masks"
+            )
