@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.data.phantom.render import SCHEME, parse, spacing
 from mrtransfer.data.readers import SUFFIXES, has_dicom_mark, read_image, read_image_meta, reading, suffix
 from mrtransfer.data.readers.location import Location, is_phantom
 from mrtransfer.data.volume.nifti import read_nifti
@@ -45,18 +44,20 @@ def read_planes(location: str, root: str | Path) -> Planes:
     """What :func:`read_volume` reads, with the colours of a picture as channels."""
     if is_phantom(location):
         return _phantom(location, root)
-    parsed, file = Location.parse(location), Location.parse(location).file(Path(root))
-    with reading(file):
-        volume = _volume(parsed, file)
+    parsed = Location.parse(location)
+    file = parsed.file(Path(root))
+    if file.is_dir():
+        volume: Volume | None = read_series(parsed, file)
+    else:
+        with reading(file):
+            volume = _volume(parsed, file)
     if volume is not None:
         return Planes(volume.data[None], volume.affine, placed=True)
     return _picture(location, parsed, file, Path(root))
 
 
 def _volume(parsed: Location, file: Path) -> Volume | None:
-    """The volume in a file or folder; None for one that holds a single image."""
-    if file.is_dir():
-        return read_series(parsed, file)
+    """The volume in a file; None where it holds a single image."""
     kind = SUFFIXES.get(suffix(file))
     if kind == "nifti" and not {"axis", "index"} & set(parsed.options):
         return read_nifti(parsed, file)
@@ -83,7 +84,11 @@ def _picture(location: str, parsed: Location, file: Path, root: Path) -> Planes:
 
 def is_phantom_volume(location: str) -> bool:
     """Whether the location is a rendered volume and not a slice."""
-    return is_phantom(location) and "volume=1" in location.removeprefix(SCHEME).split("&")
+    if not is_phantom(location):
+        return False
+    from mrtransfer.data.phantom.volume_scan import is_volume
+
+    return is_volume(location)
 
 
 def _phantom(location: str, root: str | Path) -> Planes:
@@ -92,5 +97,7 @@ def _phantom(location: str, root: str | Path) -> Planes:
 
         data, affine = render_volume(location)
         return Planes(data[None], affine, placed=True)
-    pixel = spacing(parse(location).size)
+    from mrtransfer.data.phantom.render import parse
+
+    pixel = parse(location).grid.pixel
     return Planes(read_image(location, root)[None, ..., None], np.diag([pixel, pixel, 1.0, 1.0]), placed=False)

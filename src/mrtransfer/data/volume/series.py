@@ -64,7 +64,9 @@ def single_affine(location: Location, file: Path) -> np.ndarray | None:
 def _images_by_series(folder: Path) -> dict[str, list[tuple[Path, Dataset]]]:
     """Files with images and their headers, by SeriesInstanceUID, in the order of names."""
     found: dict[str, list[tuple[Path, Dataset]]] = {}
-    for file in sorted(folder.iterdir()):
+    with reading(folder):
+        files = sorted(folder.iterdir())
+    for file in files:
         if file.name.startswith(".") or not file.is_file():
             continue
         if file.stat().st_size == 0:
