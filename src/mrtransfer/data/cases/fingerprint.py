@@ -10,7 +10,7 @@ from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import read_json, write_json
 from mrtransfer.common.strict import Strict
 from mrtransfer.data.cases.normalise import foreground
-from mrtransfer.data.cases.reading import each_case, labels_of, pixel_sizes
+from mrtransfer.data.cases.reading import each_case, labels_of, meaning, pixel_sizes
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.readers import SUFFIXES, suffix
 from mrtransfer.data.readers.location import Location, is_phantom
@@ -63,7 +63,7 @@ class Fingerprint(Strict):
     """Cases with a mask."""
     channels: tuple[str, ...]
     shape: Spread
-    """Voxels of the scans as they are stored."""
+    """Voxels of whole scans."""
     spacing: Spread
     """mm."""
     extent: Spread
@@ -126,7 +126,7 @@ def _kept(file: Path | None) -> dict[str, Any]:
 
 def _keys(manifest: Manifest, rows: np.ndarray) -> dict[int, str]:
     """Row to what names its files' state."""
-    labels, pixels = labels_of(manifest).to_json(), pixel_sizes(manifest)
+    labels, pixels = meaning(manifest), pixel_sizes(manifest)
     whole = Sources.of(manifest, {}, masks=True)
     keys = {}
     for row in map(int, rows):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import digest, read_json, write_json
@@ -59,6 +59,14 @@ class _Fields(Strict):
     """Share of training patches that are centred on a voxel of a class, the classes of a case being equally likely."""
     class_frequencies: dict[str, Annotated[float, Field(ge=0, le=1)]]
     """Share of all training voxels by class, background included; for the reader, and for losses with weights."""
+
+    @field_validator("spacing", "patch", "strides", mode="before")
+    @classmethod
+    def _of_three(cls, value: Any, info: ValidationInfo) -> Any:
+        for three in value if info.field_name == "strides" and isinstance(value, list | tuple) else [value]:
+            if isinstance(three, list | tuple) and len(three) != 3:
+                raise ValueError(f"{list(three)} has {len(three)} numbers; three are needed, for X, Y and Z")
+        return value
 
     @field_validator("class_frequencies")
     @classmethod

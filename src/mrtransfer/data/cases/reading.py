@@ -1,7 +1,7 @@
 """Reading many cases: in order, in as many threads as their memory allows, with all problems told at once."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,12 @@ _LISTED = 50  # unusable cases that are named
 def labels_of(manifest: Manifest) -> MaskLabels:
     """What the masks' values mean; one class, all that is not 0, where the manifest does not say."""
     return manifest.mask_labels or MaskLabels.binary()
+
+
+def meaning(manifest: Manifest) -> dict[str, Any]:
+    """What of the masks' labels decides which voxel belongs to which class, as JSON can write it; names do not."""
+    labels = labels_of(manifest)
+    return {"values": [list(values) for values in labels.values], "anything_else": labels.anything_else}
 
 
 def pixel_sizes(manifest: Manifest) -> list[list[str]]:

@@ -13,7 +13,7 @@ from mrtransfer.common.files import digest, read_json
 from mrtransfer.data.cases.normalise import padding_values
 from mrtransfer.data.cases.plan import SegmentationPlan
 from mrtransfer.data.cases.prepare import prepare_case
-from mrtransfer.data.cases.reading import each_case, labels_of, pixel_sizes
+from mrtransfer.data.cases.reading import each_case, labels_of, meaning, pixel_sizes
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.stored import META, Sources, open_or_build
 from mrtransfer.data.volume import Case, Frame
@@ -22,7 +22,6 @@ FORMAT = 1  # raise it when the same files would give other voxels
 POINTS = 5000
 """Voxels of a class whose coordinates are kept; where a case has more, as many are drawn from all of them."""
 _IMAGES, _MASKS, _POINTS = "images.f16", "masks.u8", "points.i32"
-_LARGEST = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +127,7 @@ def open_cases(manifest: Manifest, plan: SegmentationPlan, directory: str | Path
     options = {
         "format": FORMAT,
         "data_key": plan.data_key,
-        "labels": labels_of(manifest).to_json(),
+        "labels": meaning(manifest),
         "pixel_sizes": digest(pixel_sizes(manifest)),
     }
     sources = Sources.of(manifest, options, masks=True)
@@ -179,6 +178,8 @@ class _Stored(NamedTuple):
 
 def _build(manifest: Manifest, plan: SegmentationPlan, folder: Path) -> dict[str, Any]:
     """Write the files, case after case; not through a memory map, in which a full disk kills the process."""
+    if not len(manifest):
+        raise UserError(f"{manifest.name}: there are no cases to prepare")
     classes = len(labels_of(manifest).names)
     described: list[dict[str, Any]] = []
     mask_digests: list[str | None] = []
@@ -200,8 +201,7 @@ def _build(manifest: Manifest, plan: SegmentationPlan, folder: Path) -> dict[str
 
 def _stored(case: Case, plan: SegmentationPlan, classes: int) -> _Stored:
     prepared = prepare_case(case, plan)
-    np.clip(prepared.image, -_LARGEST, _LARGEST, out=prepared.image)
-    image = prepared.image.astype(np.float16)
+    image = prepared.image.astype(np.float16)  # a z-score is at most the square root of the number of voxels
     masks = [] if prepared.mask is None else [np.ascontiguousarray(prepared.mask)]
     points = [_points(mask, k) for mask in masks for k in range(1, classes)]
     original = b"" if case.mask is None else case.mask.tobytes()
