@@ -1,0 +1,1 @@
+"""Localisation: where in the image a network sees what it says, and how well that fits the masks."""
