@@ -66,6 +66,10 @@ def train_segmenter(
             "class_weights: is for classification; for segmentation choose a loss that is fair to small classes, "
             "such as dice_ce or focal_tversky"
         )
+    if method.head != "linear":
+        raise UserError(
+            f"head: {method.head} is for classification; segmentation has a 1×1×1 convolution: leave it out"
+        )
     task = SegmentationTask(
         method=method,
         train=np.asarray(train_rows, dtype=np.int64),
