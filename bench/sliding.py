@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     head = pixel_head(network.features, CLASSES, seed=0)
     learn(network, head, image, mask, options.steps)
     network.eval()
-    plan = SimpleNamespace(patch=tuple(options.window))
+    plan = SimpleNamespace(patch=tuple(options.window), normalise=("zscore_nonzero",) * 2)
     precision = precision_for_prediction(network, head, image, plan=plan)
     inputs = torch.from_numpy(image[None])
     maps: dict[str, np.ndarray] = {}

@@ -29,12 +29,14 @@ def volume(*shape, channels=2, seed=0):
     return np.random.default_rng(seed).normal(size=(channels, *shape)).astype(np.float32)
 
 
-def plan(*patch):
-    return SimpleNamespace(patch=patch)
+def plan(*patch, channels=2, normalise="zscore"):
+    return SimpleNamespace(patch=patch, normalise=(normalise,) * channels)
 
 
 def predicted(image, patch, *, network=None, **options):
-    return predict_case(*(network or modules(len(image))), image, plan=plan(*patch), loss=LOSS, **options)
+    return predict_case(
+        *(network or modules(len(image))), image, plan=plan(*patch, channels=len(image)), loss=LOSS, **options
+    )
 
 
 def slow(image, patch, overlap, network, *, mirror=False):
@@ -96,6 +98,17 @@ def test_it_is_the_gaussian_mean_over_all_windows(shape, patch, overlap, mirror)
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+def test_a_small_volume_is_surrounded_by_its_background():
+    """As patches are in training: 0 where the background was made 0, else the channel's least value."""
+    image = volume(5, 6, 7)
+    small = predict_case(*modules(), image, plan=plan(8, 8, 8, normalise="zscore_nonzero"), loss=LOSS)
+    network, head = modules()
+    with torch.no_grad():
+        padded = torch.from_numpy(np.pad(image, ((0, 0), (1, 2), (1, 1), (0, 1)))[None])
+        expected = head(network(padded)).softmax(1)[0, :, 1:6, 1:7, :7].numpy()
+    np.testing.assert_allclose(small, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("blending", ["gaussian", "constant"])
 @pytest.mark.parametrize(
     ("shape", "patch", "overlap"),
@@ -154,7 +167,7 @@ def test_the_importance_map_is_that_of_monai():
 
 def head_in_air(shape=(40, 44, 36), channels=2):
     image = np.full((channels, *shape), -1.5, np.float32)
-    image[:, 12:26, 14:30, 10:24] = volume(14, 16, 14, channels=channels)
+    image[:, 12:26, 14:30, 10:24] = np.abs(volume(14, 16, 14, channels=channels))
     return image
 
 
@@ -175,7 +188,7 @@ class TestBackground:
     def test_windows_cover_the_content_and_the_rest_is_what_a_window_of_background_is(self):
         image = head_in_air()
         found = predicted(image, (16, 16, 16))
-        low, high = content_box(image)
+        low, high = content_box(image, np.array([-1.5, -1.5]))
         assert (low, high) == ((4, 6, 2), (34, 38, 32))
         inside = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
         np.testing.assert_allclose(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mrtransfer.common.progress import progress
+from mrtransfer.data.cases.normalise import Normalise, padding_values
 from mrtransfer.training.blend import Blend, allocate, fill_outside
 from mrtransfer.training.precision import FLOAT32, Precision, Requested, choose_device, choose_precision
 from mrtransfer.training.windows import Tiles, cut, importance, place_windows
@@ -25,12 +26,16 @@ _PROBE_VOXELS = 2**19  # of the window that settings are measured on
 Run = Callable[[np.ndarray], Tensor]
 
 
-class HasPatch(Protocol):
-    """A plan, of which only the size of its windows matters here."""
+class Plan(Protocol):
+    """What of a :class:`~mrtransfer.data.cases.plan.SegmentationPlan` matters here."""
 
     @property
     def patch(self) -> tuple[int, int, int]:
         """Voxels of a window; (x, y, 1) for 2-D networks."""
+
+    @property
+    def normalise(self) -> tuple[Normalise, ...]:
+        """How each channel was normalised, which says what its background is."""
 
 
 def predict_case(
@@ -38,7 +43,7 @@ def predict_case(
     head: nn.Module,
     image: np.ndarray,
     *,
-    plan: HasPatch,
+    plan: Plan,
     loss: str,
     precision: Precision = FLOAT32,
     device: str | torch.device = "cpu",
@@ -55,8 +60,8 @@ def predict_case(
     they are run in evaluation mode. Windows of ``plan.patch`` voxels share ``overlap`` of themselves with their
     neighbours; their probabilities (softmax or sigmoid, as ``loss`` asks for) are averaged with Gaussian importance
     (σ = patch / 8; Isensee et al. 2021, nnU-Net), or all alike where ``blending`` is constant. ``mirror``: every window
-    is also seen mirrored along all axes (8 passes in 3-D, 4 in 2-D). A volume smaller than a window is padded with each
-    channel's least value.
+    is also seen mirrored along all axes (8 passes in 3-D, 4 in 2-D). A volume smaller than a window is surrounded by
+    background, as patches are in training (:func:`~mrtransfer.data.cases.normalise.padding_values`).
     ``batch``: windows that are computed together, which changes nothing but time and memory.
 
     ``skip_background``: a window of constant channels is computed once and its answer reused, which is exact, as the
@@ -71,11 +76,12 @@ def predict_case(
         raise ValueError(f"an image (C, X, Y, Z) and an overlap in [0, 1) are needed, not {image.shape}, {overlap}")
     patch, shape = tuple(plan.patch), image.shape[1:]
     run = _runner(network, head, loss, precision, torch.device(device), mirror)
-    tiles = place_windows(image, patch, overlap, skip_background)
+    background = padding_values(image, plan.normalise)
+    tiles = place_windows(image, patch, overlap, background if skip_background else None)
     with _evaluating(network, head), torch.inference_mode():
         blend: Blend | None = None
         with progress("windows", tiles.count) as advance:
-            for start, answer in _answers(run, image, tiles, batch or max(_BATCH_VOXELS // prod(patch), 1)):
+            for start, answer in _answers(run, image, background, tiles, batch or max(_BATCH_VOXELS // prod(patch), 1)):
                 if blend is None:
                     output = allocate((len(answer), *shape), memory)
                     weights = importance(patch) if blending == "gaussian" else np.ones(patch, np.float32)
@@ -85,7 +91,7 @@ def predict_case(
         assert blend is not None  # every grid has a window
         blend.move(blend.end)
         if not tiles.covers(shape):
-            fill_outside(output, tiles, _background(run, image, patch))
+            fill_outside(output, tiles, _around(run, background, patch))
     return output
 
 
@@ -94,7 +100,7 @@ def precision_for_prediction(
     head: nn.Module,
     image: np.ndarray,
     *,
-    plan: HasPatch,
+    plan: Plan,
     requested: Requested = "auto",
     device: str = "auto",
 ) -> Precision:
@@ -106,7 +112,7 @@ def precision_for_prediction(
     device = choose_device(device)
     patch = _probe_patch(plan.patch, getattr(network, "divisor", (1, 1, 1)))
     start = [(size - length) // 2 for size, length in zip(image.shape[1:], patch, strict=True)]
-    windows = torch.from_numpy(cut(image, start, patch, _least(image))[None])
+    windows = torch.from_numpy(cut(image, start, patch, padding_values(image, plan.normalise))[None])
 
     def make_step(precision: Precision) -> Callable[[], Tensor]:
         model = nn.Sequential(deepcopy(network), deepcopy(head)).eval()
@@ -162,15 +168,15 @@ def _runner(
     return run
 
 
-def _answers(run: Run, image: np.ndarray, tiles: Tiles, batch: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+def _answers(
+    run: Run, image: np.ndarray, background: np.ndarray, tiles: Tiles, batch: int
+) -> Iterator[tuple[tuple[int, ...], Tensor]]:
     """Every window's start and its probabilities (K, *patch), in the order of ``tiles``."""
-    smaller = any(size < length for size, length in zip(image.shape[1:], tiles.patch, strict=True))
-    fill = _least(image) if smaller else None
     known: dict[bytes, Tensor] = {}
     waiting: list[tuple[tuple[int, ...], np.ndarray | Tensor]] = []
     fresh = 0
     for start in tiles:
-        window = cut(image, start, tiles.patch, fill)
+        window = cut(image, start, tiles.patch, background)
         if tiles.reuse and (window == window[:, :1, :1, :1]).all():
             waiting.append((start, _constant(run, window, known)))
         else:
@@ -201,16 +207,11 @@ def _computed(
         yield start, window if isinstance(window, Tensor) else next(answers)
 
 
-def _background(run: Run, image: np.ndarray, patch: tuple[int, ...]) -> np.ndarray:
-    """Probabilities (K,) in the middle of a window that shows what the volume's first voxel shows."""
-    window = np.broadcast_to(np.asarray(image[:, :1, :1, :1], np.float32), (len(image), *patch))
+def _around(run: Run, background: np.ndarray, patch: tuple[int, ...]) -> np.ndarray:
+    """Probabilities (K,) in the middle of a window of nothing but ``background`` (C,)."""
+    window = np.broadcast_to(background[:, None, None, None], (len(background), *patch))
     x, y, z = (length // 2 for length in patch)
     return run(np.array(window[None]))[0, :, x, y, z].cpu().numpy()
-
-
-def _least(image: np.ndarray) -> np.ndarray:
-    """The least value (C,) float32 of each channel."""
-    return np.asarray(image.reshape(len(image), -1).min(axis=1), dtype=np.float32)
 
 
 @contextmanager

@@ -55,17 +55,17 @@ def importance(patch: Sequence[int]) -> np.ndarray:
     return np.maximum(weights, max(float(weights.min()), _LEAST)).astype(np.float32)
 
 
-def content_box(image: np.ndarray, margin: int = MARGIN) -> Box:
-    """The box (first voxels, voxels behind the last) around everything in ``image`` (C, X, Y, Z) but background.
+def content_box(image: np.ndarray, background: np.ndarray, margin: int = MARGIN) -> Box:
+    """The box (first voxels, voxels behind the last) around all of ``image`` (C, X, Y, Z) but ``background`` (C,).
 
-    Background is what all channels show at the volume's first voxel; ``margin`` voxels of it are kept on every side. A
-    volume of one value is all content. Reads one plane after the other, so a memory map stays on disk.
+    ``margin`` voxels of background are kept on every side. A volume of nothing else is all content. Reads one plane
+    after the other, so a memory map stays on disk.
     """
     shape = image.shape[1:]
-    corner = np.asarray(image[:, :1, :1, 0])
+    background = background[:, None, None]
     seen = [np.zeros(size, dtype=bool) for size in shape]
     for x in range(shape[0]):
-        differs = (np.asarray(image[:, x]) != corner).any(axis=0)
+        differs = (np.asarray(image[:, x]) != background).any(axis=0)
         seen[0][x] = differs.any()
         seen[1] |= differs.any(axis=1)
         seen[2] |= differs.any(axis=0)
@@ -114,24 +114,29 @@ class Tiles:
         return not any(self.low) and self.high == tuple(shape)
 
 
-def place_windows(image: np.ndarray, patch: tuple[int, ...], overlap: float, skip_background: bool) -> Tiles:
-    """The windows over all of ``image``, or over what is not background, where those are fewer."""
+def place_windows(
+    image: np.ndarray, patch: tuple[int, ...], overlap: float, background: np.ndarray | None = None
+) -> Tiles:
+    """The windows over all of ``image``, or over what is not ``background`` (C,) where those are fewer.
+
+    With a background, answers to constant windows are to be reused; without, all windows are alike.
+    """
     shape = image.shape[1:]
-    every = Tiles.create(grid(((0, 0, 0), shape), shape, patch, overlap), patch, shape, skip_background)
-    if not skip_background or every.count == 1:
+    every = Tiles.create(grid(((0, 0, 0), shape), shape, patch, overlap), patch, shape, background is not None)
+    if background is None or every.count == 1:
         return every
-    few = Tiles.create(grid(content_box(image), shape, patch, overlap), patch, shape, skip_background)
+    few = Tiles.create(grid(content_box(image, background), shape, patch, overlap), patch, shape, reuse=True)
     return few if few.count < every.count else every
 
 
-def cut(image: np.ndarray, start: Sequence[int], patch: Sequence[int], fill: np.ndarray | None) -> np.ndarray:
-    """The window (C, *patch) float32 at ``start``; beyond the volume: each channel's ``fill`` (C,), else 0."""
+def cut(image: np.ndarray, start: Sequence[int], patch: Sequence[int], fill: np.ndarray) -> np.ndarray:
+    """The window (C, *patch) float32 at ``start``; beyond the volume: each channel's ``fill`` (C,)."""
     inside, own = overlap_slices(start, patch, image.shape[1:])
     part = np.asarray(image[(slice(None), *inside)], dtype=np.float32)
     if part.shape[1:] == tuple(patch):
         return part
     window = np.empty((len(image), *patch), np.float32)
-    window[:] = 0 if fill is None else fill[:, None, None, None]
+    window[:] = fill[:, None, None, None]
     window[(slice(None), *own)] = part
     return window
 
