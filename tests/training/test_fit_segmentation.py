@@ -81,7 +81,7 @@ def test_training_raises_the_dice_and_every_epoch_has_its_row(volumes, loss):
     assert rows[0]["train_dice"] is None
     assert rows[8]["train_loss"] < rows[1]["train_loss"]
     assert rows[8]["train_dice"] > rows[1]["train_dice"] + 0.1
-    assert max(row["validation_dice"] for row in rows) > rows[0]["validation_dice"] + 0.1
+    assert max(row["validation_dice"] for row in rows) > rows[0]["validation_dice"] + 0.05
 
 
 def test_slices_are_segmented_like_volumes(slices):
