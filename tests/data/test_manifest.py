@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.mask_labels import MaskLabels
 
 
 def small(**columns):
@@ -97,6 +98,37 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, suffix):
     expected = manifest.table.assign(image=moved)
     pd.testing.assert_frame_equal(loaded.table, expected)
     assert (loaded.root / loaded.locations(0)[0]).resolve() == tmp_path / "scans" / "a.png"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_meaning_of_masks_is_kept(tmp_path, suffix):
+    labels = MaskLabels.create({"ödem": 2, "kern": [1, 4]}, {"alles": ["ödem", "kern"]})
+    manifest = Manifest.create(small(mask=["a", "b", None]), tmp_path, "mine", mask_labels=labels)
+    assert manifest.take([1]).mask_labels == labels
+    assert manifest.with_groups(["", "", ""]).mask_labels == labels
+    assert manifest.map_labels({"*": "all"}).mask_labels == labels
+    loaded = Manifest.load(manifest.save(tmp_path / f"mine.{suffix}"))
+    assert loaded.mask_labels == labels
+    pd.testing.assert_frame_equal(loaded.table, manifest.table)
+    described = loaded.describe()
+    assert described["mask_classes"] == ["background", "ödem", "kern"]
+    assert described["mask_regions"] == ["alles"]
+    assert described["channels"] == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["{}", "{}", "{}"], "description of mask classes"),
+        (["{", "{", "{"], "not valid JSON"),
+        (["{}", "[]", "{}"], "same text in every row"),
+    ],
+)
+def test_a_column_mask_labels_that_says_nothing_is_refused(tmp_path, texts, said):
+    small(mask_labels=texts).to_csv(tmp_path / "mine.csv", index=False)
+    with pytest.raises(UserError, match=said) as error:
+        Manifest.load(tmp_path / "mine.csv")
+    assert "mine.csv" in str(error.value)
 
 
 @given(

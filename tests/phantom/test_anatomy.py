@@ -154,5 +154,7 @@ def test_the_random_field_is_a_cubic_spline_with_its_own_derivatives():
 
 
 def test_the_random_field_has_unit_variance():
-    values = [RandomField.draw(np.random.default_rng(s), 12.0).on(Grid.square((-30.0, 0.0, 30.0), 48)) for s in range(8)]
+    values = [
+        RandomField.draw(np.random.default_rng(s), 12.0).on(Grid.square((-30.0, 0.0, 30.0), 48)) for s in range(8)
+    ]
     assert np.std(values) == pytest.approx(1, abs=0.06)

@@ -10,7 +10,8 @@ import numpy as np
 from mrtransfer.common.errors import UserError, unknown_name
 
 BACKGROUND = "background"
-_TABLE = 1 << 16  # masks of whole numbers within such a span are translated by a table
+_TABLE = 1 << 16  # masks of whole numbers below it are translated by a table
+_NONE = 255
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class MaskLabels:
             raise UserError(
                 f"mask classes {', '.join(self.names)}: give one or more names, each once, and no background"
             )
+        if len(self.names) > _NONE:
+            raise UserError(f"mask classes: {len(self.names) - 1} are given; at most {_NONE - 1} fit a mask")
         if len(self.values) != len(self.names) or (self.anything_else and len(self.names) != 2):
             raise UserError(f"mask classes {', '.join(self.names)}: every class needs its mask value")
         owner: dict[int, str] = {}
@@ -100,17 +103,19 @@ class MaskLabels:
         whole = self._whole_numbers(np.asarray(mask), where)
         if self.anything_else:
             return (whole != 0).astype(np.uint8)
+        known = np.array([value for values in self.values for value in values])
+        owner = np.array([index for index, values in enumerate(self.values) for _ in values], dtype=np.uint8)
         low, high = (int(whole.min()), int(whole.max())) if whole.size else (0, 0)
-        if high - low >= _TABLE:
-            raise self._unknown(where, next(v for v in (low, high) if not any(v in known for known in self.values)))
-        table = np.full(high - low + 1, 255, dtype=np.uint8)
-        for index, values in enumerate(self.values):
-            for value in values:
-                if low <= value <= high:
-                    table[value - low] = index
-        classes = table[whole.astype(np.int64) - low if low or whole.dtype.kind == "f" else whole]
-        if (classes == 255).any():
-            raise self._unknown(where, int(whole[classes == 255].flat[0]))
+        if low < 0 or high >= _TABLE:  # rare; a table would be large
+            order = np.argsort(known)
+            place = order[np.searchsorted(known[order], whole).clip(max=len(known) - 1)]
+            classes = np.where(known[place] == whole, owner[place], _NONE).astype(np.uint8)
+        else:
+            table = np.full(high + 1, _NONE, dtype=np.uint8)
+            table[known[known <= high]] = owner[known <= high]
+            classes = table[whole.astype(np.int64) if whole.dtype.kind == "f" else whole]
+        if (classes == _NONE).any():
+            raise self._unknown(where, int(whole[classes == _NONE].flat[0]))
         return classes
 
     def to_values(self, classes: np.ndarray) -> np.ndarray:

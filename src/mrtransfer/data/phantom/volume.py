@@ -1,8 +1,8 @@
 """Volumes of the phantom: a whole head or knee with its tumour, in 3-D, and the classes of its parts.
 
-The anatomy is drawn on points about 1.5 mm apart; a voxel shows the mean of its points, the partial volume effect. A
-tumour is one piece: what the random surface of a tumour cuts off stays healthy. Contrast ``mask`` is the class map of
-the same subject on the same grid.
+The anatomy is drawn on points about 1.5 mm apart, up to three along each axis of a voxel; the voxel shows their mean,
+the partial volume effect. A tumour is one piece: what its random surface cuts off stays healthy. Contrast ``mask`` is
+the class map of the same subject on the same grid.
 """
 
 from functools import lru_cache
@@ -42,6 +42,7 @@ _OUTSIDE = ("AIR", "SKIN", "FAT", "BONE", "MARROW", "MUSCLE", "EYE", "DURA", "BL
 _IN_BRAIN = ~np.isin(np.arange(N_TISSUES), [Tissue[name] for name in _OUTSIDE])
 _GRAIN = GRAIN.astype(np.float32)
 _POINTS = 1.5  # mm between the points of the anatomy in a voxel, about
+_MOST_POINTS = 3  # of a voxel along an axis
 _SLAB = 4  # slices of points drawn at a time: small arrays stay in the processor's cache
 _UNITS = 1000  # the 99th percentile of a volume in scanner units, before the scan's own gain
 
@@ -61,7 +62,7 @@ def render_volume(location: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
 def class_map(scan: VolumeScan) -> NDArray[np.uint8]:
     """The class that fills most of each voxel, (z, rows, columns)."""
     labels, _ = _anatomy(*_drawn(scan))
-    factors = _factors(scan)
+    factors = _factors(scan.spacing)
     classes = _CLASS[labels]
     if factors == (1, 1, 1):
         return classes
@@ -75,7 +76,7 @@ def _acquire(scan: VolumeScan) -> NDArray[np.int16]:
     person = (scan.subject,) if scan.anatomy == "brain" else (scan.subject, list(ANATOMIES).index(scan.anatomy))
     points = signal_table(scan.seed, person, scan.contrast, scan.scanner)[labels]
     points *= 1 + _GRAIN[labels] * grain
-    factors = _factors(scan)
+    factors = _factors(scan.spacing)
     signal = _voxels(points, factors)
     scanner = SCANNERS[scan.scanner]
     draw = generator(
@@ -116,7 +117,7 @@ def _anatomy(
 ) -> tuple[Labels, Floats]:
     """Labels and grain on the points of all voxels."""
     anatomy = ANATOMIES[name]
-    x, y, z = (max(1, round(step / _POINTS)) for step in spacing)
+    z, y, x = _factors(spacing)
     grid = Grid.box(
         (size[0] * x, size[1] * y, size[2] * z), (spacing[0] / x, spacing[1] / y, spacing[2] / z), anatomy.centre
     )
@@ -140,9 +141,9 @@ def _largest(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(parts == 1 + np.bincount(parts.ravel())[1:].argmax())
 
 
-def _factors(scan: VolumeScan) -> tuple[int, int, int]:
+def _factors(spacing: tuple[float, ...]) -> tuple[int, int, int]:
     """Points in a voxel along z, rows and columns."""
-    x, y, z = (max(1, round(step / _POINTS)) for step in scan.spacing)
+    x, y, z = (min(max(1, round(step / _POINTS)), _MOST_POINTS) for step in spacing)
     return z, y, x
 
 
