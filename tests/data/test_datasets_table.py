@@ -5,6 +5,7 @@ import pytest
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.datasets.table import table
+from mrtransfer.data.mask_labels import MaskLabels
 
 ROWS = {
     "sample": ["a", "b"],
@@ -51,3 +52,19 @@ def test_classes_that_leave_out_a_label_are_refused(tmp_path):
     pd.DataFrame(ROWS).to_csv(path, index=False)
     with pytest.raises(UserError, match="unknown label 'no'"):
         table(path, classes=["yes"])
+
+
+def test_the_meaning_of_masks_is_given_kept_or_said(tmp_path):
+    rows = pd.DataFrame({"sample": ["a", "b"], "image": ["a.png", "b.png"], "mask": ["a_m.png", None]})
+    rows.to_csv(tmp_path / "mine.csv", index=False)
+    unknown = table(tmp_path / "mine.csv")
+    assert unknown.mask_labels == MaskLabels.binary("foreground")
+    assert "mask_classes" in unknown.notes[0]
+    given = table(tmp_path / "mine.csv", mask_classes={"core": 1, "rim": [2, 3]}, mask_regions={"all": ["core", "rim"]})
+    assert given.mask_labels.values == ((0,), (1,), (2, 3))
+    assert given.mask_labels.region_names == ("all",)
+    assert table(given.save(tmp_path / "saved.csv")).mask_labels == given.mask_labels
+    with pytest.raises(UserError, match="mask_regions needs mask_classes"):
+        table(tmp_path / "mine.csv", mask_regions={"all": ["core"]})
+    rows.drop(columns="mask").to_csv(tmp_path / "none.csv", index=False)
+    assert table(tmp_path / "none.csv").mask_labels is None
