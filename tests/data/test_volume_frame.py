@@ -224,7 +224,7 @@ class TestResampling:
     def test_classes_go_to_the_largest_share(self, old, new, seed):
         classes = np.random.default_rng(seed).choice([0, 0, 0, 1, 2, 5], old).astype(np.uint8)
         result = resample_classes(classes, new)
-        shares = np.stack([resample(classes == k, new, ("linear",) * 3).astype(float) for k in range(6)])
+        shares = np.stack([resample(classes == k, new, ("linear",) * 3, smooth=False).astype(float) for k in range(6)])
         if old == new:
             np.testing.assert_array_equal(result, classes)
         assert result.dtype == np.uint8
@@ -233,6 +233,21 @@ class TestResampling:
         np.testing.assert_allclose(chosen, shares.max(axis=0), atol=3e-5)
         # on a tie the lower class wins
         assert (result <= (shares > shares.max(axis=0) - 1e-7).argmax(axis=0)).all()
+
+    def test_small_structures_keep_more_than_by_smoothing(self):
+        draw = np.random.default_rng(0)
+        classes = np.zeros((60, 60, 40), np.uint8)
+        for x, y, z in draw.integers(2, (56, 56, 36), (100, 3)):
+            classes[x : x + 3, y : y + 3, z : z + 3] = 1
+        kept = resample_classes(classes, (40, 40, 20)).mean() / classes.mean()
+        smoothed = (resample(classes, (40, 40, 20), ("linear",) * 3) > 0.5).mean() / classes.mean()
+        assert kept > 1.05 * smoothed > 0.5
+
+    def test_maps_on_a_finer_grid_are_read_where_the_voxels_are(self):
+        frame = make_frame((10, 10, 10), np.eye(4), spacing=(0.5, 0.5, 0.5))
+        maps = np.random.default_rng(0).random((1, 20, 20, 20)).astype(np.float32)
+        blocks = maps[0].reshape(10, 2, 10, 2, 10, 2)  # a voxel's centre is the corner that eight finer ones share
+        np.testing.assert_allclose(frame.to_original(maps)[0], blocks.mean(axis=(1, 3, 5)), atol=1e-6)
 
     def test_a_ball_keeps_its_volume_and_place(self):
         affine = oblique((1.0, 1.0, 3.0))

@@ -58,7 +58,7 @@ class Frame:
         return np.ascontiguousarray(box, dtype=np.uint8)
 
     def to_original(self, maps: np.ndarray, outside: Sequence[float] | None = None) -> np.ndarray:
-        """Maps (K, x, y, z) on the scan's own grid, float32 (K, X, Y, Z), by linear interpolation.
+        """Maps (K, x, y, z) on the scan's own grid, float32 (K, X, Y, Z): linear interpolation at the voxels' centres.
 
         Outside the crop, map k is ``outside[k]``, by default 0.
         """
@@ -67,7 +67,7 @@ class Frame:
         sizes = self._box_shape
         for prepared, value, out in zip(maps, fill, original, strict=True):
             out[...] = value
-            self._canonical(out)[self._box] = resample(prepared, sizes, _LINEAR)
+            self._canonical(out)[self._box] = resample(prepared, sizes, _LINEAR, smooth=False)
         return original
 
     @property
