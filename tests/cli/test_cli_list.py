@@ -1,6 +1,8 @@
 """What ``mrtransfer list`` shows is what a recipe accepts."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -42,6 +44,20 @@ def test_a_pattern_narrows_the_list():
 
 def test_a_pattern_for_models_searches_timm():
     assert {"resnet18", "resnet18d"} <= set(listed("models", "resnet18")["models"])
+
+
+def test_segmentation_networks_are_among_the_models_and_say_so():
+    models = listed("models")["models"]
+    assert {"unet", "resunet", "unet3d", "residual_unet", "dynunet", "cbr_tiny"} <= set(models)
+    assert models["unet3d"].startswith("Segmentation: 3-D U-Net of Çiçek")
+    assert not models["cbr_tiny"].startswith("Segmentation")
+
+
+def test_listing_networks_imports_no_torch():
+    code = (
+        "import sys, mrtransfer.cli.list_ as l; l.models(); sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_named_kind_of_weights_is_accepted_by_a_recipe():

@@ -12,6 +12,7 @@ from mrtransfer.cli.show import print_json, print_table
 from mrtransfer.common.errors import UserError, nearest, unknown_name
 from mrtransfer.data.datasets import DATASETS
 from mrtransfer.models.networks import NETWORKS
+from mrtransfer.models.segmenters import SEGMENTERS
 from mrtransfer.transfer.methods import METHODS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -22,7 +23,10 @@ WEIGHTS = {
     "mean_var": "Random, with mean and variance of every tensor as in ImageNet weights (Raghu et al. 2019)",
     "FILE": "A local .safetensors or .pt file or a model folder; or {file: ..., until: STAGE, channels: mean}",
 }
-MODELS_HINT = "any timm model by its name; 'mrtransfer list models PATTERN' searches them"
+MODELS_HINT = (
+    "any timm model by its name, for classification or as the encoder of unet and resunet; "
+    "'mrtransfer list models PATTERN' searches them"
+)
 
 
 def command(
@@ -59,6 +63,12 @@ def matching(kind: str, entries: dict[str, str], pattern: str) -> dict[str, str]
     return found
 
 
+def models() -> dict[str, str]:
+    """Networks of our own: those for classification, then those for segmentation, which say so."""
+    segmenters = {name: f"Segmentation: {about}" for name, about in SEGMENTERS.summaries().items()}
+    return {**NETWORKS.summaries(), **segmenters}
+
+
 def recipes() -> dict[str, str]:
     """Name to question of the recipes that ship with the package, without a YAML parser."""
     return {path.stem: _question(path) for path in sorted(RECIPES.glob("*.yaml"))}
@@ -82,7 +92,7 @@ def _timm_models() -> dict[str, str]:
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "methods": METHODS.summaries,
-    "models": NETWORKS.summaries,
+    "models": models,
     "datasets": DATASETS.summaries,
     "weights": lambda: dict(WEIGHTS),
     "recipes": recipes,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.strict import first_error, unknown_key
+from mrtransfer.models.instance_norm import keep_layout
 from mrtransfer.models.network import StagedNetwork, seeded
 from mrtransfer.models.segmenters import SEGMENTERS
 from mrtransfer.models.ushape import Parts, meta_call
@@ -110,6 +111,7 @@ def build_segmentation_network(
     chosen = check_options(name, options or {})
     with seeded(seed):
         parts = build(in_channels, dims, features, strides, **chosen)
+        keep_layout(parts.body)
     description = {
         "name": name,
         "in_channels": in_channels,

@@ -41,34 +41,34 @@ class Levels(NamedTuple):
 
 
 class UShape(nn.Module):
-    """``level1`` … ``levelL`` (the bottom), then ``decoder.level(L-1)`` … ``decoder.level1``.
+    """``encoder1`` … ``encoderL`` (the bottom), then ``decoder.L-1`` … ``decoder.1``, the finest.
 
-    A decoder level is called with what comes from below and the output of the level of its number.
+    A decoder is called with what comes from below and the output of the encoder of its number.
     """
 
     def __init__(self, levels: Sequence[nn.Module], decoders: Sequence[nn.Module]) -> None:
         """``decoders``: from the coarsest."""
         super().__init__()
         for number, level in enumerate(levels, start=1):
-            self.add_module(f"level{number}", level)
+            self.add_module(f"encoder{number}", level)
         self.depth = len(levels)
-        self.decoder = nn.ModuleDict({f"level{len(levels) - 1 - n}": part for n, part in enumerate(decoders)})
+        self.decoder = nn.ModuleDict({str(len(levels) - 1 - n): part for n, part in enumerate(decoders)})
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of the size of ``x``."""
         skips = []
         for number in range(1, self.depth):
-            x = self.get_submodule(f"level{number}")(x)
+            x = self.get_submodule(f"encoder{number}")(x)
             skips.append(x)
-        x = self.get_submodule(f"level{self.depth}")(x)
+        x = self.get_submodule(f"encoder{self.depth}")(x)
         for level in self.decoder.values():
             x = level(x, skips.pop())
         return x
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Every level is a stage."""
-        down = [f"level{number}" for number in range(1, self.depth + 1)]
+        """Every encoder and every decoder is a stage."""
+        down = [f"encoder{number}" for number in range(1, self.depth + 1)]
         return tuple(Stage(name, (name,)) for name in (*down, *(f"decoder.{name}" for name in self.decoder)))
 
 

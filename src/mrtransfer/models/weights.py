@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from mrtransfer.common.errors import UserError, nearest, unknown_name
 from mrtransfer.common.files import file_digest
@@ -18,7 +18,7 @@ from mrtransfer.models.load import load_into, plan_load
 from mrtransfer.models.load_report import LoadReport, Row, shape_of
 from mrtransfer.models.mean_var import draw_like
 from mrtransfer.models.network import StagedNetwork, network_state
-from mrtransfer.models.state_files import HEAD, State, read_state, state_digest
+from mrtransfer.models.state_files import State, read_state, state_digest
 
 Kind = Literal["random", "imagenet", "source", "mean_var", "file"]
 KINDS: tuple[Kind, ...] = ("random", "imagenet", "source", "mean_var", "file")
@@ -105,16 +105,13 @@ def apply_weights(
     *,
     seed: int = 0,
     resolve_source: Callable[[], SourceState] | None = None,
-    head: nn.Module | None = None,
 ) -> LoadReport:
     """Give ``network`` its initial weights and report on every tensor.
 
     ``seed`` is used by ``mean_var``; what stays fresh keeps the values that the network was built with.
     ``resolve_source`` is called for the kind ``source`` and returns the state dict (published names) with its
-    provenance. ``head``: given where its outputs mean what those of the file's own head do; it then gets that one's
-    weights, if the file is a segmentation model's and is loaded to its end. Without it, the file's head is skipped.
-    The report's ``provenance`` says what the weights were trained on, its ``digest`` names the values that the network
-    now has.
+    provenance. The report's ``provenance`` says what the weights were trained on, its ``digest`` names the values that
+    the network now has.
     """
     spec = parse_weights(spec)
     if spec.kind == "random":
@@ -130,11 +127,6 @@ def apply_weights(
         report = load_into(
             network, state, until=spec.until, channels=spec.channels, partial=spec.partial, source=source
         )
-        if head is not None and spec.until is None:
-            report.rows = [
-                *(row for row in report.rows if row.name not in _head_names(state)),
-                *_load_head(head, state),
-            ]
     report.provenance = provenance
     if provenance.get("note"):
         report.notes.append(f"the file says: {provenance['note']}")
@@ -156,26 +148,6 @@ def _state_of(
         return state, provenance
     state, origin = imagenet_state(network.encoder.name if network.encoder else network.name)
     return state, {"kind": spec.kind, "from": "imagenet", "trained_on": {"datasets": ["ImageNet"]}, **origin}
-
-
-def _head_names(state: State) -> list[str]:
-    return [name for name in state if name.startswith(HEAD)]
-
-
-def _load_head(head: nn.Module, state: State) -> list[Row]:
-    """All of the head's tensors, or none where one is missing or has another shape."""
-    own, names = head.state_dict(), _head_names(state)
-    if not names:
-        return []
-    theirs = {name.removeprefix(HEAD): state[name] for name in names}
-    shapes = [{name: shape_of(value) for name, value in part.items()} for part in (own, theirs)]
-    if shapes[0] == shapes[1]:
-        head.load_state_dict(theirs)
-        return [Row(f"{HEAD}{name}", "loaded", shape) for name, shape in shapes[0].items()]
-    fresh = [
-        Row(f"{HEAD}{name}", "fresh", shape, "the file's head has another shape") for name, shape in shapes[0].items()
-    ]
-    return [*fresh, *(Row(name, "skipped", shape_of(state[name]), "head") for name in names)]
 
 
 def _said_in(metadata: Mapping[str, str]) -> dict[str, Any]:

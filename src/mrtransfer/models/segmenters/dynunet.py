@@ -40,7 +40,7 @@ def dynunet(
         res_block=residual,
     )
     body = UShape([network.input_block, *network.downsamples, network.bottleneck], list(network.upsamples))
-    first = [f"level1.{name}.conv" for name in (("conv1", "conv3") if residual else ("conv1",))]
+    first = [f"encoder1.{name}.conv" for name in (("conv1", "conv3") if residual else ("conv1",))]
     return Parts(body, levels.strides, body.stages, tuple(first))
 
 

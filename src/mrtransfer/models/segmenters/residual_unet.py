@@ -55,7 +55,7 @@ def residual_unet(
         norm=("instance", {"affine": True}) if norm == "instance" else "batch",
     )
     body = _unrolled(network.model)
-    first = [f"level1.{name}" for name in ("conv.unit0.conv", "residual")]
+    first = [f"encoder1.{name}" for name in ("conv.unit0.conv", "residual")]
     return Parts(body, levels.strides, body.stages, tuple(first))
 
 

@@ -63,7 +63,7 @@ def unet(
     depth: Depth = None,
     decoder: Widths = None,
 ) -> Parts:
-    """U-Net on any timm encoder (``encoder: resnet18``), so ImageNet weights fit; made three-dimensional where asked.
+    """U-Net on any timm encoder, so that ImageNet weights fit; 2-D, or made three-dimensional.
 
     ``depth``: how often the encoder halves the image, 2 to 5; by default as often as the plan, or 5. Its features are
     the encoder's own; ``decoder`` are those of the decoder's blocks, the deepest first (default 256, 128, 64, 32, 16).
@@ -88,14 +88,14 @@ def encoder_decoder(
     widths = tuple(decoder or _DECODER[-depth:])
     if len(widths) != depth:
         raise UserError(f"network unet: decoder {list(widths)} needs as many entries as the depth, which is {depth}")
-    body = _smp_unet(encoder, in_channels, depth, widths)
+    shape = (2, in_channels, 2 * 2**depth, 2 * 2**depth)
+    body = _smp_unet(encoder, shape, widths)
     if residual:
         _add_shortcuts(body)
-    _drop_unused(body, (2, in_channels, 2 * 2**depth, 2 * 2**depth))
     published = _published(encoder)
     if dims == 3:
         steps = [*planned, *[(2, 2, 2)] * depth][:depth]
-        make_3d(body, (2, in_channels, 2 * 2**depth, 2 * 2**depth), steps, f"unet with encoder {encoder}")
+        make_3d(body, shape, steps, f"unet with encoder {encoder}")
     else:
         steps = [(2, 2, 1)] * depth
     return Parts(
@@ -108,20 +108,22 @@ def encoder_decoder(
     )
 
 
-def _smp_unet(encoder: str, in_channels: int, depth: int, widths: Sequence[int]) -> EncoderDecoder:
+def _smp_unet(encoder: str, shape: Sequence[int], widths: Sequence[int]) -> EncoderDecoder:
+    """For inputs like ``shape``; what the encoder has beyond its last feature maps is left out."""
     if not timm.is_model(encoder) or ":" in encoder:
         raise unknown_name("encoder", encoder, timm.list_models())
     import segmentation_models_pytorch as smp  # takes seconds to import
 
     try:
-        whole = smp.Unet(f"tu-{encoder}", depth, None, decoder_channels=tuple(widths), in_channels=in_channels)
+        whole = smp.Unet(f"tu-{encoder}", len(widths), None, decoder_channels=tuple(widths), in_channels=shape[1])
         body = EncoderDecoder(whole.encoder, whole.decoder)
-        meta_call(body, (2, in_channels, 2 * 2**depth, 2 * 2**depth))
+        _, unused = meta_call(body, shape)
     except Exception as error:  # timm's models raise whatever their authors chose
         raise UserError(
-            f"network unet: {encoder} cannot be an encoder of depth {depth} ({sentence(error)}); convolutional "
+            f"network unet: {encoder} cannot be an encoder of depth {len(widths)} ({sentence(error)}); convolutional "
             "networks can, for example resnet18, resnet50 or mobilenetv2_100"
         ) from error
+    _drop(body, set(unused))
     return body
 
 
@@ -132,9 +134,8 @@ def _add_shortcuts(body: EncoderDecoder) -> None:
         block.shortcut = nn.Conv2d(into, out, 1, bias=False)
 
 
-def _drop_unused(body: EncoderDecoder, shape: Sequence[int]) -> None:
-    """Some encoders keep layers beyond their last feature maps: they would cost time, and never get a gradient."""
-    unused = set(meta_call(body, shape)[1])
+def _drop(body: EncoderDecoder, unused: set[str]) -> None:
+    """Take out modules whose parameters are all ``unused``: they would cost time, and never get a gradient."""
     for path, module in list(body.named_modules()):
         own = [f"{path}.{name}" for name, _ in module.named_parameters()]
         if own and unused.issuperset(own):

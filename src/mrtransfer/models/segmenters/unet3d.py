@@ -62,15 +62,16 @@ def unet3d(
     norm: Norm = "batch",
     width: Annotated[int, Field(ge=1)] | None = None,
 ) -> Parts:
-    """3-D U-Net of Çiçek et al. 2016, 19 million parameters; ``width`` (32 there) or the plan shrinks it.
+    """3-D U-Net of Çiçek et al. 2016: 19 million parameters, fewer with a smaller width or by the plan.
 
-    ``features`` are those of each level's last convolution. ``width``: of the very first convolution; doubled from
-    level to level, in place of the plan's features.
+    ``features`` are those of each level's last convolution. ``width``: of the very first convolution (32 in the paper);
+    the network then has the paper's four levels, doubling from one to the next, in place of the plan's.
     """
     if dims != 3:
         raise UserError("network unet3d: it has 3 dimensions; use dims: 3, or unet or residual_unet for 2")
     if width is not None:
-        features = [2 * width * 2**level for level in range(len(strides) + 1 if strides else 4)]
+        strides = None if strides is None else strides[: len(_FEATURES) - 1]
+        features = [2 * width * 2**level for level in range(len(_FEATURES) if strides is None else len(strides) + 1)]
     levels = make_levels(dims, features, strides, _FEATURES)
     widths = levels.features
     down: list[nn.Module] = [Double(in_channels, max(widths[0] // 2, 1), widths[0], norm)]
@@ -79,7 +80,7 @@ def unet3d(
     up = [Up(widths[n + 1], widths[n], norm, levels.strides[n]) for n in reversed(range(len(widths) - 1))]
     body = UShape(down, up)
     _initialise(body)
-    return Parts(body, levels.strides, body.stages, ("level1.conv1",))
+    return Parts(body, levels.strides, body.stages, ("encoder1.conv1",))
 
 
 def _initialise(body: nn.Module) -> None:
