@@ -20,7 +20,7 @@ from mrtransfer.models.state_files import read_state
 from mrtransfer.models.weights import SourceState, WeightsSpec, apply_weights, parse_weights
 from mrtransfer.study.domain import Domain
 from mrtransfer.study.plan import Plan, Run, SourceRun
-from mrtransfer.study.recipe import ArmSpec, Recipe
+from mrtransfer.study.recipe import ArmSpec, Budget, Recipe
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.training.fit import TrainResult
 from mrtransfer.training.precision import Precision, choose_device
@@ -134,7 +134,7 @@ class Workshop(ABC, Generic[A, D, N]):
         """Predict ``rows`` of ``domain`` and compare with the truth as far as statistics want it."""
 
     @abstractmethod
-    def described(self, arm: A, domain: D, fold: int) -> dict[str, Any]:
+    def described(self, arm: A, domain: D, fold: int, record: dict[str, Any]) -> dict[str, Any]:
         """The part of ``model.json`` that says how inputs are prepared and outputs are read."""
 
     @abstractmethod
@@ -148,6 +148,20 @@ class Workshop(ABC, Generic[A, D, N]):
     @abstractmethod
     def context(self, plan: Plan) -> Any:
         """What the report shows beside the statistics."""
+
+    # What a task may add
+
+    def asks(self, budget: Budget) -> dict[str, Any]:
+        """What a run at ``budget`` must leave behind beside its scores, for its key."""
+        return {}
+
+    def illustrate(self, runs: Sequence[Run], network: N, heads: Sequence[nn.Sequential]) -> list[dict[str, Any]]:
+        """For runs of one arm on one trained network, a head each: arrays that are kept with their test scores."""
+        return [{} for _ in runs]
+
+    def findings(self, plan: Plan) -> dict[str, Any]:
+        """Entries of the results beside the statistics of :attr:`measures`."""
+        return {}
 
     # What all tasks share
 
@@ -258,7 +272,7 @@ class Workshop(ABC, Generic[A, D, N]):
         seen = np.concatenate(rows)
         spec = {
             "task": self.recipe.task,
-            **self.described(arm, domain, fold),
+            **self.described(arm, domain, fold, record),
             "provenance": {
                 "dataset": domain.manifest.name,
                 "subjects": sorted({name for name in domain.subjects[seen] if name}),
@@ -274,7 +288,7 @@ class Workshop(ABC, Generic[A, D, N]):
         """Train the model that is handed over, and write it to ``folder``."""
         trained = self.train(job)
         rows = [job.train, job.validation]
-        self.save(folder, run.spec, trained.network, trained.head, job.domain, job.fold, rows, record)
+        self.save(folder, run.spec, trained.network, trained.head, job.domain, job.fold, rows, trained.record | record)
         trained.discard_checkpoints()
 
     def check_weights(self, plan: Plan) -> None:

@@ -1,23 +1,21 @@
 """Recipes that ask about segmentation."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from mrtransfer.augment.volume import VolumeAugment
-from mrtransfer.common.errors import unknown_name
+from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.strict import Strict, unknown_key
 from mrtransfer.data.cases.plan import SegmentationPlan
+from mrtransfer.models.segmentation import check_options
 from mrtransfer.models.segmenters import SEGMENTERS
 from mrtransfer.study.recipe.base import ArmSpec, Recipe
 from mrtransfer.study.recipe.specs import NetworkSpec, SourceSpec
 from mrtransfer.tasks.segmentation.losses import LOSSES
 from mrtransfer.tasks.segmentation.metrics import SEGMENTATION_METRICS
 from mrtransfer.transfer.method import Method
-
-_FROM_PLAN = ("in_channels", "dims", "features", "strides", "seed")
 
 
 class InferenceSpec(Strict):
@@ -57,10 +55,10 @@ class SegmentationArm(ArmSpec):
             raise ValueError(str(unknown_name("segmentation network", value.name, SEGMENTERS.names())))
         if value.until is not None:
             raise ValueError("until: a segmentation network cannot be cut; choose a smaller depth instead")
-        accepted = [key for key in inspect.signature(SEGMENTERS.get(value.name)).parameters if key not in _FROM_PLAN]
-        for key in value.options:
-            if key not in (*accepted, "dims"):
-                raise ValueError(unknown_key(key, ["name", "dims", *accepted]))
+        try:
+            check_options(value.name, {key: option for key, option in value.options.items() if key != "dims"})
+        except UserError as error:
+            raise ValueError(str(error)) from error
         if value.options.get("dims", 3) not in (2, 3):
             raise ValueError(f"dims: {value.options['dims']} is neither 2 nor 3")
         return value

@@ -9,6 +9,7 @@ import numpy as np
 
 from mrtransfer.data.audit.report import Pair
 from mrtransfer.study.statistics import Budget, Outcome
+from mrtransfer.study.statistics.measures import CLASSIFICATION, Measures
 from mrtransfer.study.statistics.pool import Cell, Pool, pool
 from mrtransfer.tasks.classification.metrics import calibration_bins, confusion, roc_points
 
@@ -38,6 +39,27 @@ class AuditPair:
 
 
 @dataclass
+class CasePicture:
+    """A test case in planes with the outlines of reference and prediction."""
+
+    image: np.ndarray  # uint8 (H, W, 3)
+    place: str  # best, median or worst
+    sample: str
+    score: str
+    channels: Sequence[str]
+    flat: bool  # one slice: channels side by side; otherwise a row of planes per channel
+
+
+@dataclass
+class SubjectTable:
+    """The main metric of every test subject, one column per arm."""
+
+    metric: str
+    arms: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+
+@dataclass
 class ReportContext:
     """Everything optional: the report leaves out what is not there.
 
@@ -46,6 +68,7 @@ class ReportContext:
     of ``train_loss``, ``validation_loss``, ``validation_accuracy``.
     """
 
+    measures: Measures = CLASSIFICATION
     classes: Sequence[str] = ()
     example_images: dict[str, list[np.ndarray]] = field(default_factory=dict)
     wrong_cases: list[WrongCase] = field(default_factory=list)
@@ -56,6 +79,11 @@ class ReportContext:
     reliability: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     budgets: dict[str, Budget] = field(default_factory=dict)
     audit_pairs: list[AuditPair] = field(default_factory=list)
+    pictures: list[CasePicture] = field(default_factory=list)
+    pictured_arm: str | None = None
+    subjects: SubjectTable | None = None
+    split: list[dict[str, Any]] = field(default_factory=list)  # fold, and subjects in training, validation and test
+    metric_notes: Sequence[str] = ()  # how the task's metrics are defined
     timings: dict[str, float] = field(default_factory=dict)  # seconds
     environment: dict[str, Any] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from mrtransfer.study.report import figures, tables
 from mrtransfer.study.report.canvas import SERIES
 from mrtransfer.study.report.context import ReportContext
 from mrtransfer.study.report.data import audit_view, data_views
-from mrtransfer.study.statistics.measures import CLASSIFICATION
+from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.words import count_of
 
 _HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ def draw_report(folder: Path, results: Mapping[str, Any], context: ReportContext
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"image": data_uri, "duration": duration, "breakable": breakable}
+    environment.filters |= {"image": data_uri, "photo": photo, "duration": duration, "breakable": breakable}
     page = environment.get_template("template.html.j2").render(**_view(results, context))
     write_text(folder / "report.html", page)
     write_text(folder / "results.csv", tables.csv_text(results))
@@ -60,6 +60,7 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
         (one for one in results["label_saving"] if (one["a"], one["b"]) == (verdict["a"], verdict["b"])), None
     )
     kind = tables.VERDICT_CLASS[verdict["kind"]]
+    measures = context.measures
     several = len({entry["labelled"] for entry in results["arms"]}) > 1
     recipe = results.get("recipe")
     return {
@@ -68,24 +69,24 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
         "question": results.get("question"),
         "task": results.get("task"),
         "verdict": verdict | {"class": kind, "sign": tables.VERDICT_SIGN[kind]},
-        "tiles": _tiles(results, saving),
+        "tiles": _tiles(results, saving, measures),
         "design": design,
         "words": {
-            "main": CLASSIFICATION.words[design["main"]],
-            "margin": CLASSIFICATION.number(design["margin"], design["main"])
-            + (" points" if CLASSIFICATION.is_share(design["main"]) else ""),
+            "main": measures.words[design["main"]],
+            "margin": measures.difference(design["margin"], design["main"]),
             "units": count_of(design["units"], f"test {design['unit']}"),
-            "points": " (points)" if CLASSIFICATION.is_share(design["main"]) else "",
-            "detectable": _detectable(results),
+            "points": " (points)" if measures.is_share(design["main"]) else "",
+            "detectable": _detectable(results, measures),
             "smallest_corrected": tables.p_text(min(1.0, design["smallest_p"] * max(design["comparisons"], 1))),
             "seeds_alone": tables.p_text(design["smallest_p_seeds_alone"]),
         },
         "order": [{"name": arm, "index": index % SERIES + 1} for index, arm in enumerate(order)],
-        "arm_tables": tables.arm_tables(results),
-        "comparisons": tables.comparison_table(results),
-        "other_comparisons": tables.other_comparisons(results),
+        "regions": tables.region_table(results, measures),
+        "arm_tables": tables.arm_tables(results, measures),
+        "comparisons": tables.comparison_table(results, measures),
+        "other_comparisons": tables.other_comparisons(results, measures),
         "label_saving": results["label_saving"],
-        "label_curve": figures.label_curves(results["arms"], order, design["main"], saving, design["unit"])
+        "label_curve": figures.label_curves(results["arms"], order, design["main"], saving, design["unit"], measures)
         if several
         else None,
         "notes": results.get("notes", []),
@@ -93,6 +94,7 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
         "audit": audit_view(results.get("audit")),
         "context": context,
         "training": figures.training_panels(context.curves, order),
+        "split": figures.split_bars(context.split) if context.split else None,
         "roc": figures.roc_panels(context.roc, order, context.classes),
         "reliability": figures.reliability_panels(context.reliability, order),
         "confusion": [_confusion(arm, context) for arm in order if arm in context.confusion],
@@ -101,7 +103,7 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
     }
 
 
-def _tiles(results: dict[str, Any], saving: dict[str, Any] | None) -> list[dict[str, str]]:
+def _tiles(results: dict[str, Any], saving: dict[str, Any] | None, measures: Measures) -> list[dict[str, str]]:
     """The handful of numbers to remember."""
     design, verdict, tiles = results["design"], results["verdict"], []
     own = [e for e in results["comparisons"] if e["primary"] and (e["a"], e["b"]) == (verdict["a"], verdict["b"])]
@@ -109,12 +111,13 @@ def _tiles(results: dict[str, Any], saving: dict[str, Any] | None) -> list[dict[
     for entry in ends:
         if entry["difference"] is None:
             continue
-        name = CLASSIFICATION.words[design["main"]]
-        points = "points of " if CLASSIFICATION.is_share(design["main"]) else ""
+        name = measures.words[design["main"]]
+        unit = measures.units.get(design["main"], "")
+        points = "points of " if measures.is_share(design["main"]) else f"{unit} of " if unit else ""
         which = "all " if entry["budget"] == "all" else ""
         tiles.append(
             {
-                "value": tables.signed(entry["difference"], design["main"]),
+                "value": tables.signed(entry["difference"], design["main"], measures),
                 "label": f"{points}{name} with {which}{count_of(entry['labelled'], design['unit'])}",
             }
         )
@@ -129,15 +132,14 @@ def _tiles(results: dict[str, Any], saving: dict[str, Any] | None) -> list[dict[
     return tiles
 
 
-def _detectable(results: dict[str, Any]) -> str | None:
+def _detectable(results: dict[str, Any], measures: Measures) -> str | None:
     """The range of the smallest differences that the comparisons had 80 % power to show."""
     found = [e["detectable"] for e in results["comparisons"] if e["primary"] and e["detectable"] is not None]
     if not found:
         return None
     main = results["design"]["main"]
-    ends = list(dict.fromkeys((CLASSIFICATION.number(min(found), main), CLASSIFICATION.number(max(found), main))))
-    points = " points" if CLASSIFICATION.is_share(main) else ""
-    return f"{' to '.join(ends)}{points} of {CLASSIFICATION.words[main]}"
+    least, most = measures.number(min(found), main), measures.amount(max(found), main)
+    return most if least == measures.number(max(found), main) else f"{least} to {most}"
 
 
 def _confusion(arm: str, context: ReportContext) -> dict[str, Any]:
@@ -172,6 +174,13 @@ def data_uri(image: np.ndarray | Path) -> str:
     stream = io.BytesIO()
     picture.save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def photo(image: np.ndarray) -> str:
+    """A large picture (uint8 array) as a JPEG inside the page, in its own size."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(stream, "JPEG", quality=88, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def duration(seconds: float) -> str:

@@ -19,17 +19,22 @@ from mrtransfer.study.report.canvas import (
     styled,
     to_svg,
 )
-from mrtransfer.study.statistics.measures import CLASSIFICATION
+from mrtransfer.study.statistics.measures import Measures
 
 Panel = tuple[str, Markup]
 _THIN_LINES = 20  # more runs would be a blur
 
 
 def label_curves(
-    arms: Sequence[dict[str, Any]], order: Sequence[str], metric: str, saving: dict[str, Any] | None, unit: str
+    arms: Sequence[dict[str, Any]],
+    order: Sequence[str],
+    metric: str,
+    saving: dict[str, Any] | None,
+    unit: str,
+    measures: Measures,
 ) -> Markup:
     """The metric against the number of labels, one line per arm with its 95 % intervals and faint points per seed."""
-    scale = CLASSIFICATION.scale(metric)
+    scale = measures.scale(metric)
     with styled():
         figure, (axes,) = new_figure(4.7, 3.0)
         ticks: dict[float, str] = {}
@@ -59,8 +64,8 @@ def label_curves(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(f"labelled {unit}s (log scale)")
-        axes.set_title(f"{CLASSIFICATION.words[metric]}{' (%)' if scale == 100 else ''}")
-        return to_svg(figure, f"{CLASSIFICATION.words[metric]} against the number of labelled {unit}s, by arm")
+        axes.set_title(f"{measures.words[metric]}{' (%)' if scale == 100 else ''}")
+        return to_svg(figure, f"{measures.words[metric]} against the number of labelled {unit}s, by arm")
 
 
 def _spread(ticks: list[float], apart: float = 1.25) -> list[float]:
@@ -73,14 +78,18 @@ def _spread(ticks: list[float], apart: float = 1.25) -> list[float]:
 
 
 def training_panels(curves: dict[str, list[list[dict[str, Any]]]], order: Sequence[str]) -> list[Panel]:
-    """Per arm: loss and, where known, validation accuracy over epochs; thin lines are runs, thick ones their mean."""
+    """Per arm: loss and, where known, Dice and accuracy over epochs; thin lines are runs, thick ones their mean."""
     return [(arm, _training(arm, curves[arm], order.index(arm))) for arm in order if any(curves.get(arm, []))]
 
 
+_SCORES = ("dice", "accuracy")  # what curves may show beside the loss, the telling one first
+
+
 def _training(arm: str, runs: list[list[dict[str, Any]]], index: int) -> Markup:
-    accuracies = any("validation_accuracy" in epoch for run in runs for epoch in run)
+    scores = [name for name in _SCORES if any(f"validation_{name}" in epoch for run in runs for epoch in run)]
+    heights = {0: 2.15, 1: 2.9, 2: 3.6}[len(scores)]
     with styled():
-        figure, axes = new_figure(2.75, 2.9 if accuracies else 2.15, (2, 1.15) if accuracies else (1,))
+        figure, axes = new_figure(2.75, heights, (2, *(1.15 for _ in scores)) if scores else (1,))
         _over_epochs(axes[0], runs, "train_loss", MUTED, (0, (3, 1.6)), 1)
         _over_epochs(axes[0], runs, "validation_loss", colour(index), "-", 1)
         for place, (name, drawn) in enumerate((("training", MUTED), ("validation", colour(index)))):
@@ -88,12 +97,33 @@ def _training(arm: str, runs: list[list[dict[str, Any]]], index: int) -> Markup:
             axes[0].annotate(name, **at, color=drawn, fontsize=7.5)
         axes[0].set_ylim(bottom=0)
         axes[0].set_title("loss", fontweight="normal", color=MUTED)
-        if accuracies:
-            _over_epochs(axes[1], runs, "validation_accuracy", colour(index), "-", 100)
-            axes[1].set_title("validation accuracy (%)", fontweight="normal", color=MUTED)
+        for below, name in zip(axes[1:], scores, strict=True):
+            if "dice" in scores:
+                _over_epochs(below, runs, f"train_{name}", MUTED, (0, (3, 1.6)), 100)
+            _over_epochs(below, runs, f"validation_{name}", colour(index), "-", 100)
+            below.set_title(f"{'' if 'dice' in scores else 'validation '}{name.replace('dice', 'Dice')} (%)",
+                            fontweight="normal", color=MUTED)  # fmt: skip
         axes[-1].set_xlabel("epoch")
         axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return to_svg(figure, f"training and validation loss of {arm} over epochs")
+
+
+def split_bars(folds: Sequence[dict[str, Any]]) -> Markup:
+    """Stacked bars: how many subjects are for training, validation and test in each fold."""
+    with styled():
+        figure, (axes,) = new_figure(4.7, 0.55 + 0.24 * len(folds))
+        names = [f"fold {entry['fold']}" if len(folds) > 1 else "" for entry in folds]
+        left = np.zeros(len(folds))
+        for place, part in enumerate(("training", "validation", "test")):
+            counts = np.array([entry[part] for entry in folds], dtype=float)
+            bars = axes.barh(range(len(folds)), counts, left=left, height=0.7, color=colour(place), alpha=0.75, lw=0)
+            axes.bar_label(bars, [f"{part} {count:.0f}" if count else "" for count in counts], label_type="center",
+                           fontsize=7, color=INK)  # fmt: skip
+            left += counts
+        axes.set_yticks(range(len(folds)), names)
+        axes.invert_yaxis()
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return to_svg(figure, "subjects for training, validation and test")
 
 
 def _over_epochs(axes: Any, runs: list[list[dict[str, Any]]], key: str, drawn: str, style: Any, scale: float) -> None:

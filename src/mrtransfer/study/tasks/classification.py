@@ -179,7 +179,9 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         )  # fmt: skip
         return Scores(rows, probabilities)
 
-    def described(self, arm: ClassificationArm, domain: ImageDomain, fold: int) -> dict[str, Any]:
+    def described(
+        self, arm: ClassificationArm, domain: ImageDomain, fold: int, record: dict[str, Any]
+    ) -> dict[str, Any]:
         """Classes, size, fit and normalisation."""
         return {
             "classes": list(domain.manifest.classes),

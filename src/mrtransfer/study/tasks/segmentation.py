@@ -13,11 +13,10 @@ from mrtransfer.data.volume.volume import spacing_of
 from mrtransfer.models.segmentation import SegmentationNetwork, build_segmentation_network, pixel_head
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.recipe.segmentation import SegmentationArm, SegmentationRecipe
-from mrtransfer.study.statistics.measures import Measures, table_measures
+from mrtransfer.study.statistics.measures import SHARE, Measures, table_measures
 from mrtransfer.study.tasks.volumes import Dims, Plans, VolumeDomain, open_volumes
 from mrtransfer.study.workshop import Advance, Job, Scores, Trained, Workshop
 from mrtransfer.tasks.segmentation.clean import Cleaning, choose_cleaning
-from mrtransfer.tasks.segmentation.outputs import outputs, to_classes
 from mrtransfer.tasks.segmentation.metrics import (
     HIGHER_IS_BETTER,
     RANGES,
@@ -25,6 +24,7 @@ from mrtransfer.tasks.segmentation.metrics import (
     WORDS,
     evaluate_subject,
 )
+from mrtransfer.tasks.segmentation.outputs import outputs, to_classes
 from mrtransfer.training.fit import TrainResult
 from mrtransfer.training.fit_segmentation import precision_for_segmentation, train_segmenter
 from mrtransfer.training.precision import Precision, choose_device, placed
@@ -73,7 +73,7 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             higher_is_better={name: HIGHER_IS_BETTER[_metric(name)] for name in names},
             ranges={name: RANGES[_metric(name)] for name in names},
             words={name: _words(name) for name in names},
-            units={name: "mm" for name in names if _metric(name) == "hd95"},
+            units={name: "mm" if _metric(name) == "hd95" else SHARE for name in names},
         )
 
     def _region_metrics(self) -> list[str]:
@@ -171,16 +171,19 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
     # Training and scores
 
     def fit(self, job: Volumes, network: SegmentationNetwork, head: nn.Sequential, precision: Precision) -> TrainResult:
-        """Train on patches."""
-        assert isinstance(job.arm.method, NetworkMethod)
+        """Train on patches: as many in a step as the plan says, where the method does not."""
+        method, plan = job.arm.method, self.plans.plan(job.domain, job.fold, self.dims(job.arm))
+        assert isinstance(method, NetworkMethod)
+        if "batch" not in method.model_fields_set:
+            method = method.model_copy(update={"batch": plan.batch})
         return train_segmenter(
             network,
             head,
-            job.arm.method,
+            method,
             self.store(job.domain, job.fold, job.arm),
             job.train,
             job.validation,
-            plan=self.plans.plan(job.domain, job.fold, self.dims(job.arm)),
+            plan=plan,
             labels=job.domain.mask_labels,
             loss=job.arm.loss,
             augment=job.arm.augment,
@@ -247,14 +250,17 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
         kept = {f"mask_{row}": classes for row, classes in predicted.items()}
         return Scores(np.array(first, dtype=np.int64)[order], values[order], kept)
 
-    def described(self, arm: SegmentationArm, domain: VolumeDomain, fold: int) -> dict[str, Any]:
-        """Plan, channels, mask classes, loss and inference."""
+    def described(
+        self, arm: SegmentationArm, domain: VolumeDomain, fold: int, record: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Plan, channels, mask classes, loss, inference, and what is cleaned away afterwards."""
         return {
             "plan": self.plans.plan(domain, fold, self.dims(arm)).to_json(),
             "channels": list(self.store(domain, fold, arm).channels),
             "mask_labels": domain.mask_labels.to_json(),
             "loss": arm.loss,
             "inference": self.recipe.inference.model_dump(mode="json"),
+            "postprocess": record.get("clean"),
         }
 
     def probe(self, runs: list[Run], missing: set[str], advance: Advance) -> None:
