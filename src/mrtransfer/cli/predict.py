@@ -1,4 +1,4 @@
-"""``mrtransfer predict``: apply a study's model to new images."""
+"""``mrtransfer predict``: apply a study's model to new scans."""
 
 import csv
 import io
@@ -22,19 +22,40 @@ FORMATS = (".csv", ".json")
 
 def command(
     model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a study (its best model).")],
-    images: Annotated[
-        list[str], typer.Argument(help="Files, folders or patterns; a slice: vol.nii.gz#axis=2&index=70")
+    scans: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders or patterns. A slice: vol.nii.gz#axis=2&index=70. Several channels: "
+            "flair=a.nii.gz,t1ce=b.nii.gz, or a folder with files that end in the channels' names."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also write a .csv or .json file.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="Segmentation: the folder for masks, summaries and pictures. "
+            "Classification: also write a .csv or .json file.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Predict classes with probabilities for JPEG, PNG, TIFF, DICOM and NIfTI images."""
-    if out is not None and out.suffix.lower() not in FORMATS:
-        raise UserError(f"--out {out}: must end in .csv or .json")
+    """Segment scans, or predict classes with probabilities: NIfTI, DICOM, JPEG, PNG, TIFF."""
     if json:
         be_quiet()
+    from mrtransfer.deploy.predict import model_task
+
+    if model_task(model) == "segmentation":
+        segment(model, scans, out, json)
+    else:
+        classify(model, scans, out, json)
+
+
+def classify(model: Path, images: list[str], out: Path | None, json: bool) -> None:
+    """Print the class of every image, and write it to ``out``."""
+    if out is not None and out.suffix.lower() not in FORMATS:
+        raise UserError(f"--out {out}: must end in .csv or .json")
     from mrtransfer.deploy.predict import predict_images
 
     predictions = predict_images(model, images)
@@ -44,6 +65,23 @@ def command(
         print_json(predictions)
     else:
         show(predictions)
+
+
+def segment(model: Path, scans: list[str], out: Path | None, json: bool) -> None:
+    """Write masks, summaries and pictures to the folder ``out``, and print what was found."""
+    if out is None:
+        raise UserError("--out is missing: this model segments; name the folder for its masks, such as -o masks")
+    from mrtransfer.deploy.segment import segment_scans
+
+    finished = segment_scans(model, scans, out)
+    if json:
+        print_json(finished.summaries)
+    elif finished.summaries:
+        show_lesions(finished.summaries, out)
+    if finished.problems:
+        several = len(finished.problems) + len(finished.summaries) > 1
+        begin = f"{len(finished.problems)} of the scans could not be segmented: " if several else ""
+        raise UserError(begin + "; ".join(finished.problems))
 
 
 def as_json(predictions: list[dict[str, Any]]) -> str:
@@ -79,6 +117,37 @@ def show(predictions: list[dict[str, Any]]) -> None:
     for row in predictions:
         if row["warning"]:
             console.print(f"{row['image']}: {row['warning']}", style="yellow", markup=False, soft_wrap=True)
+
+
+def show_lesions(summaries: list[dict[str, Any]], out: Path) -> None:
+    """Print the volume of every region and the largest lesion of every scan, warnings below."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("scan", overflow="fold", min_width=12)
+    for name in summaries[0]["volumes_ml"]:
+        table.add_column(Text(f"{name} (ml)"), justify="right", overflow="fold", min_width=7)
+    table.add_column("lesions", justify="right")
+    table.add_column("largest (ml)", justify="right")
+    table.add_column("its centre R, A, S (mm)", justify="right")
+    for one in summaries:
+        lesions = one["lesions"]
+        first = [lesion for lesion in lesions if lesion["region"] == lesions[0]["region"]] if lesions else []
+        volumes = (f"{value:.2f}" for value in one["volumes_ml"].values())
+        largest = (f"{first[0]['volume_ml']:.2f}", _place(first[0]["centre_mm"])) if first else ("", "")
+        table.add_row(Text(one["case"]), *volumes, str(len(first)), *largest)
+    console = Console(highlight=False)
+    console.print(table)
+    for one in summaries:
+        for warning in one["warnings"]:
+            console.print(f"{one['case']}: {warning}", style="yellow", markup=False, soft_wrap=True)
+    console.print(
+        f"{len(summaries)} {'masks' if len(summaries) > 1 else 'mask'} with summary and picture in {out}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _place(centre: list[float]) -> str:
+    return ", ".join(f"{value:.0f}" for value in centre)
 
 
 def _shared_folder(images: list[str]) -> str:

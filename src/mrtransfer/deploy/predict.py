@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mrtransfer.common.errors import UserError
+from mrtransfer.common.files import read_json
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.store import open_store
 from mrtransfer.deploy.locate import find_images
@@ -29,6 +30,12 @@ def model_folder(path: str | Path) -> Path:
     raise UserError(
         f"{path}: holds no model.json, so it is no model; give a model folder or the folder of a finished study"
     )
+
+
+def model_task(path: str | Path) -> str:
+    """What the model at ``path`` (see :func:`model_folder`) was trained for: ``classification``, ``segmentation``."""
+    spec = read_json(model_folder(path) / "model.json")
+    return str(spec.get("task", "classification")) if isinstance(spec, dict) else "classification"
 
 
 def predict_images(

@@ -1,7 +1,7 @@
 """Sliding-window inference: volumes of any size through a network that sees one window at a time, in bounded memory."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from itertools import combinations
 from math import prod
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mrtransfer.common.progress import progress
 from mrtransfer.data.cases.normalise import Normalise, padding_values
 from mrtransfer.training.blend import Blend, allocate, fill_outside
-from mrtransfer.training.precision import FLOAT32, Precision, Requested, choose_device, choose_precision
+from mrtransfer.training.precision import FLOAT32, Precision, Requested, choose_device, choose_precision, placed
 from mrtransfer.training.windows import Tiles, cut, importance, place_windows
 
 MEMORY = 2**30
@@ -114,18 +114,20 @@ def precision_for_prediction(
     start = [(size - length) // 2 for size, length in zip(image.shape[1:], patch, strict=True)]
     windows = torch.from_numpy(cut(image, start, patch, padding_values(image, plan.normalise))[None])
 
-    def make_step(precision: Precision) -> Callable[[], Tensor]:
-        model = nn.Sequential(deepcopy(network), deepcopy(head)).eval()
-        model.to(device).to(memory_format=_layout(precision))
-        inputs = windows.to(device).contiguous(memory_format=_layout(precision))
+    with ExitStack() as stack:
 
-        def step() -> Tensor:
-            with torch.inference_mode(), precision.autocast(device):
-                return model(inputs).float().cpu()
+        def make_step(precision: Precision) -> Callable[[], Tensor]:
+            model = nn.Sequential(deepcopy(network), deepcopy(head)).eval()
+            stack.enter_context(placed(precision, device, model))
+            inputs = precision.lay_out(windows.to(device))
 
-        return step
+            def step() -> Tensor:
+                with torch.inference_mode(), precision.autocast(device):
+                    return model(inputs).float().cpu()
 
-    return choose_precision(make_step, requested, device)
+            return step
+
+        return choose_precision(make_step, requested, device)
 
 
 def _probe_patch(patch: tuple[int, ...], divisor: tuple[int, ...]) -> tuple[int, ...]:
@@ -139,17 +141,11 @@ def _probe_patch(patch: tuple[int, ...], divisor: tuple[int, ...]) -> tuple[int,
     return patch
 
 
-def _layout(precision: Precision) -> torch.memory_format:
-    return torch.channels_last_3d if precision.channels_last else torch.contiguous_format
-
-
 def _runner(
     network: nn.Module, head: nn.Module, loss: str, precision: Precision, device: torch.device, mirror: bool
 ) -> Run:
     """A function from windows (n, C, *patch) float32 to their probabilities (n, K, *patch) float32 on ``device``."""
     from mrtransfer.tasks.segmentation.losses import probabilities
-
-    layout = _layout(precision)
 
     def run(windows: np.ndarray) -> Tensor:
         images = torch.from_numpy(windows).to(device)
@@ -159,7 +155,7 @@ def _runner(
         for flip in flips:
             with precision.autocast(device):
                 seen = images.flip(flip) if flip else images
-                logits = head(network(seen.contiguous(memory_format=layout)))
+                logits = head(network(precision.lay_out(seen)))
             answer = probabilities(logits.float(), loss)
             total = answer if total is None else total + answer.flip(flip)  # the first flip is none at all
         assert total is not None
