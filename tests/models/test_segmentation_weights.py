@@ -79,6 +79,7 @@ def test_a_published_file_goes_into_the_encoder_whole(tmp_path, encoder, depth):
     assert report.counts["loaded"] + len(details) == len(whole.state_dict())
     assert set(details) <= {"head", "after the encoder's last feature maps"}
     assert f"the file is one of {encoder}" in report.notes[0]
+    assert network.encoder_prefix == "encoder.model."
 
 
 @pytest.mark.parametrize(("channels", "count"), [("mean", 1), ("sum", 2), ("repeat", 5), ("zero_pad", 5)])
