@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrtransfer.training.part import ALONE, Part
 from mrtransfer.training.problems import derived_seed
 
 
@@ -66,10 +67,15 @@ class Prefetched:
 
 
 class Batches:
-    """Batches of uint8 images (B, C, H, W), their labels (B,) and their number within the epoch."""
+    """Batches of uint8 images (B, C, H, W) and their labels (B,), or one process's part of each.
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, batch: int) -> None:
-        self.images, self.labels, self.rows = images, labels, rows
+    ``number``: of the batch in its epoch. ``first``: place of the part in the batch. ``size``: of the whole batch.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, batch: int, part: Part = ALONE
+    ) -> None:
+        self.images, self.labels, self.rows, self.part = images, labels, rows, part
         self.bounds = batch_bounds(len(rows), batch)
 
     def __len__(self) -> int:
@@ -79,11 +85,14 @@ class Batches:
         if number >= len(self.bounds):
             raise IndexError(number)
         start, end = self.bounds[number]
-        rows = self.rows[start:end]
+        share = self.part.share(end - start)
+        rows = self.rows[start:end][share]
         return {
             "images": gather(self.images, rows),
             "labels": torch.from_numpy(np.asarray(self.labels)[rows].astype(np.int64)),
             "number": number,
+            "first": share.start,
+            "size": end - start,
         }
 
 

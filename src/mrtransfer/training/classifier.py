@@ -51,7 +51,9 @@ class Classifier(Trainee):
         classes = next(p for p in reversed(list(head.parameters()))).shape[0]
         factors = class_factors(task.labels[task.train], task.method.class_weights, classes)
         self.register_buffer("factors", torch.from_numpy(factors).float(), persistent=False)
-        self.steps = len(batch_bounds(self._seen() or len(task.train), task.method.batch))
+        bounds = batch_bounds(self._seen() or len(task.train), task.method.batch)
+        self.steps = len(bounds)
+        self.part.check_batch(min(end - start for start, end in bounds))
 
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
         """This epoch's batches."""
@@ -68,7 +70,7 @@ class Classifier(Trainee):
         return None if method.steps is None else method.steps * method.batch
 
     def _batches(self, rows: np.ndarray) -> Batches:
-        return Batches(self.task.images, self.task.labels, rows, self.task.method.batch)
+        return Batches(self.task.images, self.task.labels, rows, self.task.method.batch, self.part)
 
     def plain_inputs(self) -> Iterator[Tensor]:
         """All training images in the order in which they are stored."""
@@ -90,8 +92,9 @@ class Classifier(Trainee):
         images, labels = batch["images"], batch["labels"]
         if self.task.augment is not None and self.task.augment.active:
             seed = derived_seed(self.task.seed, "augment", self.epoch, int(batch["number"]))
-            params = self.task.augment.sample(len(images), torch.Generator().manual_seed(seed))
-            images = self.task.augment.apply(images, params)
+            params = self.task.augment.sample(batch["size"], torch.Generator().manual_seed(seed))
+            own = slice(batch["first"], batch["first"] + len(images))
+            images = self.task.augment.apply(images, params.take(own))
         logits = self(images)
         losses = nn.functional.cross_entropy(logits, labels, reduction="none") * self.factors[labels]
         right = (logits.detach().argmax(dim=1) == labels).sum().double()
@@ -105,6 +108,8 @@ class Classifier(Trainee):
     def validation_part(self, batch: dict[str, Any]) -> Tensor:
         """Sums of loss, weight, hits and images of one batch of plain images."""
         labels = batch["labels"]
+        if len(labels) == 0:
+            return torch.zeros(4, dtype=torch.float64, device=self.device)
         logits = self(batch["images"])
         weights = self.factors[labels].double()
         losses = nn.functional.cross_entropy(logits, labels, reduction="none").double() * weights

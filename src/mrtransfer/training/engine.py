@@ -11,14 +11,19 @@ from typing import Any
 
 import lightning as L  # noqa: N812  (Lightning's own convention)
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from mrtransfer.common.files import digest
 from mrtransfer.models.network import StagedNetwork
 from mrtransfer.training.checkpoint import load_checkpoint, save_checkpoint
+from mrtransfer.training.distributed import Connected, Team, team_of
 from mrtransfer.training.module import Progress, Task, Trainee, copied
+from mrtransfer.training.part import Part
+from mrtransfer.training.pooled_norm import pooled_batch_norm
 from mrtransfer.training.precision import Precision, placed
-from mrtransfer.transfer.freeze import frozen_stages, recalibrate
+from mrtransfer.transfer.freeze import apply_freeze, frozen_stages, recalibrate
+from mrtransfer.transfer.method import NetworkMethod
 
 CHECKPOINT = "last.ckpt"
 _FORMAT = 2  # of checkpoints: those of another format are not used
@@ -52,58 +57,125 @@ def run_training(
     *,
     folder: Path | None,
     device: str,
+    devices: int,
     checkpoint_seconds: float,
     advance: Callable[[int], None] | None,
 ) -> TrainResult:
-    """Train in place; ``network`` and ``head`` end with the weights of the best (or last) epoch, on the CPU."""
-    method = task.method
-    frozen_stages(method, 0, network.stage_names)  # refuses an unknown stage before any work is done
-    key = _key(task, network, head)
-    path = None if folder is None else Path(folder) / CHECKPOINT
-    saved = None if path is None else load_checkpoint(path, key)
-    progress = Progress() if saved is None else _restore(saved, network, head)
-    done_before = progress.epoch
-    trained = [0]
+    """Train in place; ``network`` and ``head`` end with the weights of the best (or last) epoch, on the CPU.
 
-    def count(images: int) -> None:
-        trained[0] += images
-        if advance:
-            advance(images)
-
-    module = make(network, head, task, progress, checkpoint=_writer(path, key, checkpoint_seconds), advance=count)
-    with _quiet(), torch.random.fork_rng(), placed(task.precision, device, network, head):
-        trainer = _trainer(device, method.epochs - done_before, validates=len(task.validation) > 0)
-        if saved is None:
-            _before_training(module, trainer, device)
-        if done_before < method.epochs:
-            trainer.fit(module)
-    if progress.best is not None:
-        module.load_state_dict(progress.best)
-    took = time.monotonic() - module.begun_at
-    return TrainResult(
-        curves=progress.curves,
-        best_epoch=progress.best_epoch if task.chooses else progress.epoch,
-        seconds=progress.seconds + took,
-        images_per_second=trained[0] / max(took, 1e-9),
-        resumed_at=done_before,
-        precision=task.precision,
-        device=device,
-    )
+    In a program that ``torchrun`` runs several times, all of its processes end with the same weights and result.
+    """
+    frozen_stages(task.method, 0, network.stage_names)  # refuses an unknown stage before any work is done
+    with team_of(devices, device) as team:
+        if team.part.rank > 0:
+            return _follow(team, network, head)
+        key = _key(task, network, head)
+        path = None if folder is None else Path(folder) / CHECKPOINT
+        saved = None if path is None else load_checkpoint(path, key)
+        progress = Progress() if saved is None else _restore(saved, network, head)
+        work = _Training(make, network, head, task, progress, progress.epoch)
+        if saved is None and task.method.batch_norm == "recalibrate":
+            work.recalibrate(team)
+        if team.part.world > 1:
+            team.lead(work)
+        return work.run(team, checkpoint=_writer(path, key, checkpoint_seconds), advance=advance)
 
 
-def _before_training(module: Trainee, trainer: L.Trainer, device: str) -> None:
-    """Recalibrate batch norm where asked for, and score the state before training."""
-    task = module.task
-    if task.method.batch_norm == "recalibrate":
-        module.to(device)
-        with task.precision.autocast(device):
-            recalibrate(module.network, module.plain_inputs())
-    if len(task.validation) > 0:
-        trainer.validate(module, verbose=False)
-        row = {"epoch": 0, **dict.fromkeys(module.training_columns), **module.validation_scores()}
-        module.progress.curves.append(row)
-        if task.method.starts_from_probe:
-            module.keep_best(row)
+def _follow(team: Team, network: nn.Module, head: nn.Module) -> TrainResult:
+    """Take part in what the leader does, and end with its weights."""
+    work = team.follow()
+    assert isinstance(work, _Training)
+    result = work(team)
+    network.load_state_dict(work.network.state_dict())
+    head.load_state_dict(work.head.state_dict())
+    return result
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What a training starts from, in this process or in others."""
+
+    make: type[Trainee]
+    network: StagedNetwork
+    head: nn.Module
+    task: Task
+    progress: Progress
+    resumed_at: int
+
+    def __call__(self, team: Team) -> TrainResult:
+        return self.run(team)
+
+    def recalibrate(self, team: Team) -> None:
+        """Estimate the statistics of batch norm anew."""
+        precision = self.task.precision
+        with _quiet(), placed(precision, team.device, self.network, self.head):
+            module = self.make(self.network, self.head, self.task, self.progress)
+            with precision.autocast(team.device):
+                recalibrate(self.network, module.to(team.device).plain_inputs())
+
+    def run(
+        self,
+        team: Team,
+        *,
+        checkpoint: Callable[[Trainee], None] | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> TrainResult:
+        """All epochs that are missing, the state before training first."""
+        task, progress = self.task, self.progress
+        trained = [0]
+
+        def count(samples: int) -> None:
+            trained[0] += samples
+            if advance:
+                advance(samples)
+
+        module = self.make(
+            self.network, self.head, task, progress, part=team.part, checkpoint=checkpoint, advance=count
+        )
+        with (
+            _quiet(),
+            torch.random.fork_rng(),
+            placed(task.precision, team.device, self.network, self.head),
+            pooled_batch_norm(self.network, team.part),
+        ):
+            if progress.epoch == 0 and len(task.validation) > 0:
+                _score_the_start(module, team)
+            for end in _legs(task.method, progress.epoch, team.part):
+                apply_freeze(self.network, task.method, progress.epoch)
+                trainer = _trainer(team, end - progress.epoch, validates=len(task.validation) > 0)
+                trainer.fit(module)
+                progress.optimizer = trainer.optimizers[0].state_dict()
+        if progress.best is not None:
+            module.load_state_dict(progress.best)
+        took = time.monotonic() - module.begun_at
+        return TrainResult(
+            curves=progress.curves,
+            best_epoch=progress.best_epoch if task.chooses else progress.epoch,
+            seconds=progress.seconds + took,
+            images_per_second=trained[0] / max(took, 1e-9),
+            resumed_at=self.resumed_at,
+            precision=task.precision,
+            device=team.device,
+        )
+
+
+def _score_the_start(module: Trainee, team: Team) -> None:
+    """The row of epoch 0; the state before training competes where its head is not random."""
+    _trainer(team, 0, validates=True).validate(module, verbose=False)
+    row = {"epoch": 0, **dict.fromkeys(module.training_columns), **module.validation_scores()}
+    module.progress.curves.append(row)
+    if module.task.method.starts_from_probe:
+        module.keep_best(row)
+
+
+def _legs(method: NetworkMethod, done: int, part: Part) -> list[int]:
+    """The epochs at which Lightning is started anew, and the last.
+
+    Several processes agree at the start which gradients they exchange, so when stages thaw they have to start anew;
+    that this changes nothing is what a training that was interrupted there relies on.
+    """
+    thaw = method.freeze_epochs if method.freeze is not None and part.world > 1 else None
+    return [end for end in (thaw, method.epochs) if end is not None and done < end <= method.epochs]
 
 
 def _writer(path: Path | None, key: str, seconds: float) -> Callable[[Trainee], None]:
@@ -163,22 +235,31 @@ def _key(task: Task, network: nn.Module, head: nn.Module) -> str:
     )
 
 
-def _trainer(device: str, epochs: int, *, validates: bool) -> L.Trainer:
+def _trainer(team: Team, epochs: int, *, validates: bool) -> L.Trainer:
     """A trainer that does nothing of its own accord: no logs, no files, no bars."""
-    kind = torch.device(device).type
+    device = torch.device(team.device)
+    together: dict[str, Any] = {}
+    if team.part.world > 1:
+        # Frozen parameters ask for no gradient when this wraps the module, so none is ever waited for; and buffers are
+        # the same everywhere, because batch norm pools its statistics.
+        strategy = DDPStrategy(
+            cluster_environment=Connected(team.part), broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+        together = {"strategy": strategy, "num_nodes": team.part.world, "use_distributed_sampler": False}
     return L.Trainer(
-        accelerator="gpu" if kind == "cuda" else kind,
-        devices=1,
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=1 if device.index is None else [device.index],
         max_epochs=max(epochs, 0),
         reload_dataloaders_every_n_epochs=1,  # every epoch has its own order
         limit_val_batches=1.0 if validates else 0,
         num_sanity_val_steps=0,
         inference_mode=False,
-        deterministic="warn" if kind == "cuda" else False,
+        deterministic="warn" if device.type == "cuda" else False,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **together,
     )
 
 

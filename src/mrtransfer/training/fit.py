@@ -43,6 +43,7 @@ def train(
     folder: Path | None = None,
     precision: Precision = FLOAT32,
     device: str = "auto",
+    devices: int = 1,
     checkpoint_seconds: float = 30.0,
     advance: Callable[[int], None] | None = None,
 ) -> TrainResult:
@@ -75,6 +76,7 @@ def train(
         task,
         folder=folder,
         device=choose_device(device),
+        devices=devices,
         checkpoint_seconds=checkpoint_seconds,
         advance=advance,
     )

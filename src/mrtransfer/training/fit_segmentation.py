@@ -46,6 +46,7 @@ def train_segmenter(
     folder: Path | None = None,
     precision: Precision = FLOAT32,
     device: str = "auto",
+    devices: int = 1,
     checkpoint_seconds: float = 30.0,
     advance: Callable[[int], None] | None = None,
 ) -> TrainResult:
@@ -90,6 +91,7 @@ def train_segmenter(
         task,
         folder=folder,
         device=choose_device(device),
+        devices=devices,
         checkpoint_seconds=checkpoint_seconds,
         advance=advance,
     )

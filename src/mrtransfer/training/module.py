@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.models.network import StagedNetwork
+from mrtransfer.training.part import ALONE, Part
 from mrtransfer.training.precision import Precision
 from mrtransfer.training.problems import derived_seed
 from mrtransfer.training.schedule import rate_factor
@@ -62,7 +63,9 @@ class Trainee(L.LightningModule):
 
     Everything that changes over time (what is frozen, rates, order, augmentation, dropout) is derived from
     (settings, seed, epoch, step) when it is needed; nothing is carried over but weights and optimizer state.
-    A subclass says what a batch is, what it costs, and what is noted in the curves.
+    A subclass says what a batch is, what it costs, and what is noted in the curves. A batch is a dictionary of
+    ``images`` and more: this process's part of it, with ``number`` (of the batch in its epoch), ``first`` (place of the
+    part in the batch) and ``size`` (of the whole batch).
     """
 
     steps: int
@@ -79,12 +82,13 @@ class Trainee(L.LightningModule):
         task: Task,
         progress: Progress,
         *,
-        checkpoint: Callable[["Trainee"], None],
+        part: Part = ALONE,
+        checkpoint: Callable[["Trainee"], None] | None = None,
         advance: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.head = network, head
-        self.task, self.progress = task, progress
+        self.task, self.progress, self.part = task, progress, part
         self.checkpoint, self.advance = checkpoint, advance
         self.begun_at = time.monotonic()
 
@@ -92,7 +96,7 @@ class Trainee(L.LightningModule):
 
     @abstractmethod
     def step_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The mean loss of a batch, and what is added to the epoch's sums (float64, a vector)."""
+        """The mean loss of this process's part of a batch, and what it adds to the epoch's sums (float64, a vector)."""
 
     @abstractmethod
     def training_scores(self, sums: Tensor) -> dict[str, float]:
@@ -100,7 +104,7 @@ class Trainee(L.LightningModule):
 
     @abstractmethod
     def validation_part(self, batch: Any) -> Tensor:
-        """What one batch of validation data adds to the sums (float64, a vector)."""
+        """What one batch of validation data adds to the sums (float64, a vector); zeros where there is nothing."""
 
     @abstractmethod
     def validation_scores(self) -> dict[str, float | None]:
@@ -112,7 +116,7 @@ class Trainee(L.LightningModule):
 
     @abstractmethod
     def plain_inputs(self) -> Iterable[Tensor]:
-        """The training data as the network sees it, without augmentation, on the network's device."""
+        """All training data as the network sees it, without augmentation, on the network's device."""
 
     @abstractmethod
     def train_dataloader(self) -> Iterable[Any]:
@@ -154,7 +158,8 @@ class Trainee(L.LightningModule):
         """Derive what is frozen, and seed dropout."""
         apply_freeze(self.network, self.task.method, self.epoch)
         self.head.train()
-        torch.manual_seed(derived_seed(self.task.seed, "dropout", self.epoch))
+        ranks = [self.part.rank] if self.part.rank else []  # each process drops other units
+        torch.manual_seed(derived_seed(self.task.seed, "dropout", self.epoch, *ranks))
         self.sums = torch.zeros((), dtype=torch.float64, device=self.device)
         self.validation_sums = None
 
@@ -166,12 +171,14 @@ class Trainee(L.LightningModule):
             group["lr"] = group["initial_lr"] * factor
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """The loss of one batch; the mean of this over all processes is the mean over all samples."""
         loss, sums = self.step_loss(batch)
         self.sums = self.sums + sums
         if self.advance:
-            self.advance(len(batch["images"]))
-        return loss
+            self.advance(batch["size"])
+        if self.part.world == 1:
+            return loss
+        return loss * (len(batch["images"]) * self.part.world / batch["size"])
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums anew."""
@@ -182,10 +189,15 @@ class Trainee(L.LightningModule):
         assert self.validation_sums is not None
         self.validation_sums = self.validation_sums + self.validation_part(batch)
 
+    def on_validation_epoch_end(self) -> None:
+        """Add up what all processes found."""
+        assert self.validation_sums is not None
+        self.validation_sums = self.part.total(self.validation_sums)
+
     def on_train_epoch_end(self) -> None:
         """Note the curves, keep the weights where they are the best yet, and save where it is time."""
         self.progress.epoch += 1
-        trained = self.training_scores(self.sums)
+        trained = self.training_scores(self.part.total(self.sums))
         if not math.isfinite(trained["train_loss"]):
             raise UserError(
                 f"training diverged in epoch {self.epoch}: the loss is no longer a number; lower rate or backbone_rate"
@@ -193,7 +205,8 @@ class Trainee(L.LightningModule):
         row = {"epoch": self.epoch, **trained, **self.validation_scores()}
         self.progress.curves.append(row)
         self.keep_best(row)
-        self.checkpoint(self)
+        if self.checkpoint:
+            self.checkpoint(self)
 
     def keep_best(self, row: Mapping[str, Any]) -> None:
         """Remember the present weights where their score is the lowest yet."""

@@ -20,6 +20,7 @@ from mrtransfer.tasks.segmentation.losses import build_loss
 from mrtransfer.tasks.segmentation.outputs import by_region, region_counts
 from mrtransfer.training.batches import Prefetched
 from mrtransfer.training.module import Progress, Task, Trainee
+from mrtransfer.training.part import ALONE, Part
 from mrtransfer.training.problems import derived_seed
 from mrtransfer.training.sliding import predict_case
 
@@ -60,16 +61,17 @@ class SegmentationTask(Task):
 
 
 class EpochPatches:
-    """The batches of one epoch of a sampler."""
+    """The batches of one epoch of a sampler, or one process's part of each."""
 
-    def __init__(self, sampler: PatchSampler, epoch: int) -> None:
-        self.sampler, self.epoch = sampler, epoch
+    def __init__(self, sampler: PatchSampler, epoch: int, part: Part = ALONE) -> None:
+        self.sampler, self.epoch = sampler.part(part.rank, part.world), epoch
+        self.place = {"first": part.share(sampler.size).start, "size": sampler.size}
 
     def __len__(self) -> int:
         return self.sampler.steps
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        return self.sampler.batch(self.epoch, number)
+        return self.sampler.batch(self.epoch, number) | self.place
 
 
 class Segmenter(Trainee):
@@ -94,11 +96,11 @@ class Segmenter(Trainee):
 
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
         """This epoch's patches."""
-        return Prefetched(EpochPatches(self.sampler, self.epoch))
+        return Prefetched(EpochPatches(self.sampler, self.epoch, self.part))
 
     def val_dataloader(self) -> list[int]:
-        """The validation cases."""
-        return self.task.validation.tolist() if self.validates else []
+        """This process's validation cases; -1 for none."""
+        return self.part.deal(self.task.validation.tolist()) if self.validates else []
 
     def plain_inputs(self) -> Iterator[Tensor]:
         """The patches of one pass over the training cases."""
@@ -113,23 +115,24 @@ class Segmenter(Trainee):
 
     def step_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The loss of augmented patches; sums of loss, patches, right and all voxels, and the counts of each region."""
-        images, masks = self._augmented(batch["images"].float(), batch["masks"], int(batch["number"]))
+        images, masks = self._augmented(batch)
         logits = self(images)
         loss = self.loss(logits, masks)
         with torch.no_grad():
             return loss, self._sums(loss.detach(), logits.detach(), masks)
 
-    def _augmented(self, images: Tensor, masks: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def _augmented(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        images, masks = batch["images"].float(), batch["masks"]
         augment = self.task.augment
         if augment is None or not augment.active:
             return images, masks
-        seed = derived_seed(self.task.seed, "augment", self.epoch, number)
-        params = augment.sample(len(images), torch.Generator().manual_seed(seed), images.shape[1])
+        seed = derived_seed(self.task.seed, "augment", self.epoch, int(batch["number"]))
+        params = augment.sample(batch["size"], torch.Generator().manual_seed(seed), images.shape[1])
+        own = slice(batch["first"], batch["first"] + len(images))
         least = images.amin(dim=(2, 3, 4))
         cut_out = torch.tensor([name == "zscore_nonzero" for name in self.task.plan.normalise], device=images.device)
-        return augment.apply(
-            images, masks, params, spacing=self.spacing, outside=torch.where(cut_out, torch.zeros_like(least), least)
-        )
+        outside = torch.where(cut_out, torch.zeros_like(least), least)
+        return augment.apply(images, masks, params.take(own), spacing=self.spacing, outside=outside)
 
     def _sums(self, loss: Tensor, logits: Tensor, masks: Tensor) -> Tensor:
         labels, name = self.task.labels, self.task.loss
@@ -157,6 +160,8 @@ class Segmenter(Trainee):
     def validation_part(self, batch: Any) -> Tensor:
         """Sums of one whole case, from windows that do not overlap."""
         row = int(batch)
+        if row < 0:
+            return torch.zeros(4 + 3 * len(self.task.labels.regions), dtype=torch.float64, device=self.device)
         probabilities = predict_case(
             self.network,
             self.head,
