@@ -17,8 +17,10 @@ from mrtransfer.cli.main import app
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.cases.plan import SegmentationPlan
 from mrtransfer.data.cases.store import open_cases
+from mrtransfer.data.datasets import DATASETS
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.mask_labels import MaskLabels
+from mrtransfer.data.volume import read_case, write_volume
 from mrtransfer.data.volume.case import COLOURS
 from mrtransfer.deploy import overlay, segment
 from mrtransfer.deploy.segment import segment_scans
@@ -392,6 +394,24 @@ class TestCommand:
             before = {path: path.read_bytes() for path in here.glob("out/*")}
             run("study", "scans", "-o", "out")
         assert before == {path: path.read_bytes() for path in here.glob("out/*")}
+
+
+@pytest.mark.slow
+def test_a_phantom_volume_from_its_file_to_its_mask(tmp_path):
+    manifest = DATASETS.get("phantom")(subjects=1, contrast=["flair", "t1ce"], task="segmentation", spacing=4)
+    case = read_case(manifest, 0)
+    for channel, data in zip(case.channels, case.image, strict=True):
+        write_volume(tmp_path / "in" / f"p1_{channel}.nii.gz", data, case.affine)
+    save(
+        tmp_path / "model", ("flair", "t1ce"), [[0, 0, 0], [0, 0, -9], [0.3, 0, -0.45], [0, 0, -9]],
+        labels=manifest.mask_labels, crop="nonzero", normalise=("zscore_nonzero",) * 2, patch=(24, 24, 24),
+    )  # fmt: skip
+    (summary,) = segment_scans(tmp_path / "model", [tmp_path / "in"], tmp_path / "out").summaries
+    found, true = np.asarray(nib.load(summary["mask"]).dataobj) > 0, case.mask > 0
+    assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.5
+    largest = summary["lesions"][0]
+    centre = case.affine[:3, :3] @ np.argwhere(true).mean(axis=0) + case.affine[:3, 3]
+    assert np.linalg.norm(np.subtract(largest["centre_mm"], centre)) < 10
 
 
 @pytest.mark.real_data

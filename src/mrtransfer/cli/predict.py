@@ -127,7 +127,7 @@ def show_lesions(summaries: list[dict[str, Any]], out: Path) -> None:
         table.add_column(Text(f"{name} (ml)"), justify="right", overflow="fold", min_width=7)
     table.add_column("lesions", justify="right")
     table.add_column("largest (ml)", justify="right")
-    table.add_column("its centre R, A, S (mm)", justify="right")
+    table.add_column("its centre R, A, S (mm)", justify="right", min_width=14)
     for one in summaries:
         lesions = one["lesions"]
         first = [lesion for lesion in lesions if lesion["region"] == lesions[0]["region"]] if lesions else []

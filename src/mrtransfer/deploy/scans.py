@@ -119,7 +119,8 @@ def _pieces(path: Path, channels: tuple[str, ...]) -> Iterator[_Piece]:
         fitting = [piece for piece in below if not piece.stem.lower().endswith(NOT_SCANS)]
     if not fitting:
         ends = f", and no file below it whose name ends in {' or '.join(channels)}" if several else ""
-        raise UserError(f"{path}: holds no scan{ends}; {_needs(channels)}")
+        named = f"; files of other names are given as {_example(channels)}" if several else ""
+        raise UserError(f"{path}: holds no scan{ends}; {_needs(channels)}{named}")
     yield from fitting
 
 
