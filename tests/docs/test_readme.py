@@ -141,15 +141,22 @@ def test_links_between_the_pages_lead_somewhere():
 
 def test_the_recipe_reference_names_every_field():
     from mrtransfer.augment.image import Augment
+    from mrtransfer.augment.volume import VolumeAugment
+    from mrtransfer.data.cases.plan import SegmentationPlan
     from mrtransfer.data.datasets import DATASETS
+    from mrtransfer.models.segmentation import segmenter_options
+    from mrtransfer.models.segmenters import SEGMENTERS
     from mrtransfer.study import recipe
+    from mrtransfer.study.recipe.segmentation import InferenceSpec, SegmentationRecipe
     from mrtransfer.transfer.methods import METHODS
 
     named = set(re.findall(r"[a-z0-9_*]+", " ".join(re.findall(r"`([^`\n]+)`", (ROOT / "docs/recipe.md").read_text()))))
     models = [recipe.Recipe, recipe.TargetSpec, recipe.SourceSpec, recipe.SplitSpec, recipe.InputSpec, recipe.ArmSpec]
-    fields = {field for model in (*models, Augment) for field in model.model_fields}
+    models += [recipe.ClassificationArm, SegmentationRecipe, SegmentationPlan, InferenceSpec, Augment, VolumeAugment]
+    fields = {field for model in models for field in model.model_fields}
     fields |= {field for name in METHODS.names() for field in METHODS.get(name).model_fields} | set(METHODS.names())
-    fields |= set(DATASETS.names())
+    fields |= set(DATASETS.names()) | set(SEGMENTERS.names())
+    fields |= {option for name in SEGMENTERS.names() for option in segmenter_options(SEGMENTERS.get(name))}
     for name in DATASETS.names():
         fields |= set(inspect.signature(DATASETS.get(name)).parameters)
     assert sorted(fields - named) == []

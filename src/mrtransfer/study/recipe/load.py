@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.strict import first_error
 from mrtransfer.study.recipe.base import Recipe
+from mrtransfer.study.recipe.specs import WAYS_TO_SPLIT
 
 BUNDLED = Path(__file__).parents[2] / "recipes"
 TASKS = MappingProxyType({"classification": "ClassificationRecipe", "segmentation": "SegmentationRecipe"})
@@ -96,7 +97,8 @@ def _nested(keys: list[str], value: Any) -> dict[str, Any]:
 def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """``base`` with ``change`` laid over it, mapping by mapping.
 
-    Naming another method, network or dataset drops the settings of the former one, which the new one would refuse.
+    Naming another method, network or dataset drops the settings of the former one, which the new one would refuse; and
+    another way to split takes the place of the former.
     """
     merged = dict(base)
     for key, value in change.items():
@@ -114,5 +116,7 @@ def _kept(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     if "name" in new and new["name"] != old.get("name", new["name"]):
         return {}
     if "dataset" in new and new["dataset"] != old.get("dataset", new["dataset"]):
-        return {key: old[key] for key in ("split",) if key in old}
+        return {key: old[key] for key in ("split", "method", "weights", "augment") if key in old}
+    if any(way in new for way in WAYS_TO_SPLIT):
+        return {key: value for key, value in old.items() if key not in WAYS_TO_SPLIT}
     return old

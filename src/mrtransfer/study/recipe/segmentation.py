@@ -1,9 +1,9 @@
 """Recipes that ask about segmentation."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, PlainSerializer, SerializationInfo, field_validator
 
 from mrtransfer.augment.volume import VolumeAugment
 from mrtransfer.common.errors import UserError, unknown_name
@@ -15,7 +15,7 @@ from mrtransfer.study.recipe.base import ArmSpec, Recipe
 from mrtransfer.study.recipe.specs import NetworkSpec, SourceSpec
 from mrtransfer.tasks.segmentation.losses import LOSSES
 from mrtransfer.tasks.segmentation.metrics import SEGMENTATION_METRICS
-from mrtransfer.transfer.method import Method
+from mrtransfer.transfer.method import Method, parse_method
 
 
 class InferenceSpec(Strict):
@@ -29,15 +29,42 @@ class InferenceSpec(Strict):
     """Remove small components, as far as that raises the Dice on validation subjects; or never."""
 
 
+def _checked(method: Method) -> Method:
+    """``method`` where it can segment; what is only for classification is refused."""
+    if method.cached:
+        raise ValueError(f"{method.name} is for classification; segment with scratch, fine_tune or zero_shot")
+    if method.class_weights is not None:
+        raise ValueError(
+            "class_weights: is for classification; choose a loss that is fair to small classes, such as dice_ce or "
+            "focal_tversky"
+        )
+    if getattr(method, "head", "linear") != "linear":
+        raise ValueError(
+            "head: mlp is for classification; a segmentation network has a 1×1×1 convolution: leave it out"
+        )
+    return method
+
+
+def _written(method: Method, info: SerializationInfo) -> dict[str, Any]:
+    """All settings, but ``batch`` only where it was chosen: else it is the plan's, also when this is read again."""
+    settings = method.model_dump(mode=info.mode)
+    return {key: value for key, value in settings.items() if key != "batch" or key in method.model_fields_set}
+
+
+SegmentationMethod = Annotated[Method, AfterValidator(_checked), PlainSerializer(_written)]
+
+
 class SegmentationSource(SourceSpec):
     """A source of volumes with masks."""
 
+    method: SegmentationMethod = Field(default_factory=lambda: parse_method("scratch"))
     augment: VolumeAugment = VolumeAugment()
 
 
 class SegmentationArm(ArmSpec):
     """An arm that segments volumes: its loss, and what may be changed in training patches."""
 
+    method: SegmentationMethod
     loss: str = "dice_ce"
     augment: VolumeAugment = VolumeAugment()
 
@@ -63,13 +90,6 @@ class SegmentationArm(ArmSpec):
             raise ValueError(f"dims: {value.options['dims']} is neither 2 nor 3")
         return value
 
-    @field_validator("method")
-    @classmethod
-    def _trains_the_network(cls, value: Method) -> Method:
-        if value.cached:
-            raise ValueError(f"{value.name} is for classification; segment with scratch, fine_tune or zero_shot")
-        return value
-
 
 class SegmentationRecipe(Recipe):
     """A study of segmentation: which voxels belong to which structure."""
@@ -79,7 +99,9 @@ class SegmentationRecipe(Recipe):
     task: Literal["segmentation"] = "segmentation"
     source: SegmentationSource | None = None
     plan: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the plan that are not left to the data's fingerprint: ``spacing``, ``patch``, ``batch``, …"""
+    """Settings of the plan that are not left to the data's fingerprint: ``spacing``, ``patch``, ``batch``, …
+
+    They are the target's, and so the source's too; of ``normalise``, where it is one name for all channels."""
     inference: InferenceSpec = InferenceSpec()
     arms: Mapping[str, SegmentationArm]
     metric: str = "dice"

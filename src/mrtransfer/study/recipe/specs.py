@@ -11,6 +11,7 @@ from mrtransfer.data.datasets import DATASETS
 from mrtransfer.transfer.method import Method, parse_method
 
 Budget = int | Literal["all"]
+WAYS_TO_SPLIT = ("folds", "test", "published")
 
 
 def parsed_method(value: Any) -> Method:
@@ -38,7 +39,7 @@ class SplitSpec(Strict):
 
     @model_validator(mode="after")
     def _one_way(self) -> "SplitSpec":
-        given = [name for name in ("folds", "test", "published") if getattr(self, name) is not None]
+        given = [name for name in WAYS_TO_SPLIT if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of folds, test and published, not {' and '.join(given)}")
         return self
