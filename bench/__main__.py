@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("label_budgets", "fine_tuning", "memory")
+NAMES = ("label_budgets", "fine_tuning", "memory", "patches")
 RESULTS = Path(__file__).parent / "results"
 
 

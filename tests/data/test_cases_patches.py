@@ -44,6 +44,9 @@ class Coded:
     def padding(self, row):
         return np.array([-1, -2, -3, -4], np.float16)
 
+    def release(self):
+        pass
+
 
 def sampler(shapes=((9, 8, 7),) * 5, rows=None, empty=(), **settings):
     store = Coded(shapes, empty)
@@ -189,6 +192,17 @@ def test_cases_without_a_mask_cannot_train():
     with pytest.raises(UserError, match=r"1 of 2 training cases have no mask \(the first is case 1 of its table\)"):
         PatchSampler(store, [0, 1], patch=(2, 2, 2), batch=1)
     assert PatchSampler(store, [0, 2], patch=(2, 2, 2), batch=1).steps == 2
+
+
+def test_what_was_read_is_let_go_of(monkeypatch):
+    found = sampler(((9, 8, 7),) * 5, patch=(4, 4, 4), batch=2)
+    held_by_one_batch = 2 * 4 * 8 * 7 * (4 * 2 + 1)
+    monkeypatch.setattr("mrtransfer.data.cases.patches.HELD", 3 * held_by_one_batch - 1)
+    released = []
+    monkeypatch.setattr(found.store, "release", lambda: released.append(1), raising=False)
+    for step in range(7):
+        found.batch(0, step)
+    assert len(released) == 2
 
 
 def test_patches_of_a_store_are_cut_from_its_files(tmp_path):

@@ -235,6 +235,24 @@ def test_another_process_maps_the_same_files(tmp_path):
         pickle.loads(handed)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads what Linux says about a process")
+def test_pages_that_were_read_can_be_let_go_of(tmp_path):
+    shape = (160, 160, 160)
+    store = open_cases(manifest_of(tmp_path, noise(1, shape)), plan_of(), tmp_path / "cases")
+
+    def mapped():
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("RssFile"))
+
+    before = mapped()
+    total = store.image(0).sum(dtype=np.float64)
+    read = mapped()
+    store.release()
+    assert read - before > 7000  # kB of 8192
+    assert mapped() - before < 1000
+    assert store.image(0).sum(dtype=np.float64) == total
+
+
 class TestBadCases:
     def test_all_are_named_at_once_and_nothing_is_left(self, tmp_path):
         images, masks = noise(8), [blob()] * 8

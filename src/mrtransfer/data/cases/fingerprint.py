@@ -153,7 +153,7 @@ def _facts(manifest: Manifest, row: int, case: Case) -> dict[str, Any]:
         "background_removed": removed,
         "uint8": _is_uint8(manifest, row, case.image),
         "intensities": [_intensities(channel[inside] if removed else channel.ravel()) for channel in case.image],
-        "voxels": None if case.mask is None else np.bincount(case.mask.ravel(), minlength=classes).tolist(),
+        "voxels": None if case.mask is None else [int(np.count_nonzero(case.mask == k)) for k in range(classes)],
     }
 
 

@@ -8,6 +8,8 @@ import torch
 
 from mrtransfer.common.errors import UserError
 
+HELD = 2**25
+"""Bytes of the store, about, that may be held in memory between batches."""
 _ORDER, _PLACE = 0, 1  # what a stream of random numbers is for
 
 
@@ -33,6 +35,9 @@ class Cases(Protocol):
 
     def padding(self, row: int) -> np.ndarray:
         """float16 (C,): what surrounds the case."""
+
+    def release(self) -> None:
+        """Let go of what was read."""
 
 
 class PatchSampler:
@@ -74,6 +79,7 @@ class PatchSampler:
         self.steps = steps or -(-len(self.rows) // batch)
         self._slice = range(batch)
         self._order: tuple[int, np.ndarray] | None = None
+        self._held = 0
 
     def part(self, rank: int, world: int) -> Self:
         """The sampler of one of ``world`` processes: its slice of every batch; all slices together are the batch."""
@@ -98,6 +104,9 @@ class PatchSampler:
         for image, mask, index in zip(images, masks, self._slice, strict=True):
             row = self.row(epoch, step, index)
             self._cut(row, self._corner(row, [self.seed, _PLACE, epoch, step, index]), image, mask)
+        if self._held > HELD:
+            self.store.release()
+            self._held = 0
         return {"images": torch.from_numpy(images), "masks": torch.from_numpy(masks), "number": step}
 
     def row(self, epoch: int, step: int, index: int) -> int:
@@ -136,3 +145,5 @@ class PatchSampler:
             image[...] = self.store.padding(row)[:, None, None, None]
         image[(slice(None), *own)] = volume[(slice(None), *inside)]
         mask[tuple(own)] = classes[tuple(inside)]
+        planes = image.shape[1] * classes[0].size  # whole ones: their rows are shorter than a page
+        self._held += planes * (len(volume) * volume.itemsize + 1)

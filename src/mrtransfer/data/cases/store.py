@@ -1,5 +1,7 @@
 """The store of cases: prepared once, memory-mapped, shared by all runs, and never silently stale."""
 
+import mmap
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +35,7 @@ class CaseStore:
     _images: np.ndarray
     _masks: np.ndarray
     _points: np.ndarray
+    _maps: tuple[mmap.mmap, ...]
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -90,6 +93,12 @@ class CaseStore:
         """float16 (C,): what surrounds the case; see :func:`~.normalise.padding_values`."""
         return np.array(self.meta["padding"][row], dtype=np.float16)
 
+    def release(self) -> None:
+        """Let go of the pages that were read: the system may keep them, this process' memory holds them no longer."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, which takes pages back by itself
+            for mapping in self._maps:
+                mapping.madvise(mmap.MADV_DONTNEED)
+
     @cached_property
     def classes_in(self) -> tuple[tuple[int, ...], ...]:
         """The classes, other than background, that occur in each case's prepared mask."""
@@ -136,21 +145,19 @@ def open_cases(manifest: Manifest, plan: SegmentationPlan, directory: str | Path
 
 def _opened(folder: Path, meta: dict[str, Any]) -> CaseStore | None:
     """The store in ``folder``; None where its files are not as described."""
-    store = CaseStore(
-        folder,
-        meta,
-        _mapped(folder / _IMAGES, np.float16),
-        _mapped(folder / _MASKS, np.uint8),
-        _mapped(folder / _POINTS, np.int32).reshape(-1, 3),
-    )
+    arrays: list[np.ndarray] = []
+    maps: list[mmap.mmap] = []
+    for name, dtype in ((_IMAGES, np.float16), (_MASKS, np.uint8), (_POINTS, np.int32)):
+        with open(folder / name, "rb") as file:
+            if os.fstat(file.fileno()).st_size:  # nothing cannot be mapped
+                maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                arrays.append(np.frombuffer(maps[-1], dtype))
+            else:
+                arrays.append(np.zeros(0, dtype))
+    images, masks, points = arrays
+    store = CaseStore(folder, meta, images, masks, points.reshape(-1, 3), tuple(maps))
     expected = (store._voxels[-1] * len(store.channels), store._mask_voxels[-1], store._first_points[-1])
     return store if expected == (len(store._images), len(store._masks), len(store._points)) else None
-
-
-def _mapped(file: Path, dtype: type[np.generic]) -> np.ndarray:
-    if file.stat().st_size == 0:  # cannot be mapped
-        return np.zeros(0, dtype)
-    return np.asarray(np.memmap(file, dtype, "r"))
 
 
 def _reopened(folder: Path, fingerprint: str) -> CaseStore:
@@ -204,16 +211,16 @@ def _stored(case: Case, plan: SegmentationPlan, classes: int) -> _Stored:
     image = prepared.image.astype(np.float16)  # a z-score is at most the square root of the number of voxels
     masks = [] if prepared.mask is None else [np.ascontiguousarray(prepared.mask)]
     points = [_points(mask, k) for mask in masks for k in range(1, classes)]
-    original = b"" if case.mask is None else case.mask.tobytes()
     described = {
         "shapes": list(image.shape[1:]),
         "labelled": bool(masks),
         "frames": prepared.frame.to_json(),
-        "padding": padding_values(image, plan.normalise).tolist(),
+        "padding": padding_values(prepared.image, plan.normalise).astype(np.float16).tolist(),
         "points": [len(several) for several in points] or [0] * (classes - 1),
-        "row_digests": digest(image.tobytes() + repr(image.shape).encode()),
+        "row_digests": digest([digest(image.data), image.shape]),
     }
-    mask_digest = digest(masks[0].tobytes() + original) if masks else None
+    several = [*masks, *([] if case.mask is None else [np.ascontiguousarray(case.mask)])]
+    mask_digest = digest([digest(mask.data) for mask in several]) if masks else None
     return _Stored(([image], masks, points), case.channels, mask_digest, described)
 
 
