@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from torch import nn
@@ -84,6 +85,7 @@ class Workshop(ABC, Generic[A, D, N]):
         self.recipe, self.folder, self.device = recipe, folder, device
         self.target, self.source = target, source
         self._precisions: dict[str, Precision] = {}
+        self._seen_before: WeakKeyDictionary[nn.Module, Mapping[str, Any]] = WeakKeyDictionary()
 
     # What a task fills in
 
@@ -194,7 +196,9 @@ class Workshop(ABC, Generic[A, D, N]):
             folder = self.source_folder(source)
             return read_state(folder)[0], read_json(folder / "model.json")["provenance"]
 
-        return network, apply_weights(network, weights, seed=seed, resolve_source=trained_on_source)
+        report = apply_weights(network, weights, seed=seed, resolve_source=trained_on_source)
+        self._seen_before[network] = report.provenance.get("trained_on", {})
+        return network, report
 
     def train(self, job: Job[A, D]) -> Trained[A, D, N]:
         """Train the arm's network on rows of the domain; continues where it was interrupted."""
@@ -268,15 +272,20 @@ class Workshop(ABC, Generic[A, D, N]):
         rows: Sequence[np.ndarray],
         record: dict[str, Any],
     ) -> None:
-        """Write a model folder: weights, how inputs must be prepared, the classes, and what it was trained on."""
-        seen = np.concatenate(rows)
+        """Write a model folder: weights, how inputs must be prepared, the classes, and what it was trained on.
+
+        What its initial weights were trained on counts too: a model tuned on one domain has seen the subjects of both.
+        """
+        seen, before = np.concatenate(rows), self._seen_before.get(network, {})
+        subjects = {name for name in domain.subjects[seen] if name} | set(before.get("subjects", ()))
+        digests = set(self.row_digests(domain)[seen].tolist()) | set(before.get("row_digests", ()))
         spec = {
             "task": self.recipe.task,
             **self.described(arm, domain, fold, record),
             "provenance": {
                 "dataset": domain.manifest.name,
-                "subjects": sorted({name for name in domain.subjects[seen] if name}),
-                "row_digests": sorted(set(self.row_digests(domain)[seen].tolist())),
+                "subjects": sorted(subjects),
+                "row_digests": sorted(digests),
                 "weights": arm.weights,
             },
             "record": record,

@@ -10,6 +10,7 @@ from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.report.context import CasePicture, ReportContext, SubjectTable
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.pool import Pool, pool
+from mrtransfer.study.tasks.whole_cases import kept_mask
 from mrtransfer.tasks.segmentation.metrics import EMPTY_RULE, TOLERANCE_MM
 from mrtransfer.tasks.segmentation.pictures import PREDICTED, REFERENCE, case_picture
 
@@ -97,7 +98,7 @@ def _pictures(
         row = max(own, key=lambda one: int((workshop.target.reference(one) > 0).sum()))
         case = read_case(workshop.target.manifest, row)
         assert case.mask is not None
-        image = case_picture(case.image, case.affine, {REFERENCE: case.mask, PREDICTED: kept[f"mask_{row}"]})
+        image = case_picture(case.image, case.affine, {REFERENCE: case.mask, PREDICTED: kept_mask(kept, row)})
         sample = workshop.target.manifest.table["sample"].iloc[row]
         value = (
             f"{measures.words[metric]} {measures.number(float(scores[at]), metric)} {measures.units.get(metric, '')}"

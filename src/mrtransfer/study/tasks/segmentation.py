@@ -1,6 +1,5 @@
 """Studies of segmentation: masks on volumes or images, a staged network under a 1×1×1 convolution."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +8,28 @@ from torch import nn
 
 from mrtransfer.data.cases.store import CaseStore
 from mrtransfer.data.split import Fold
-from mrtransfer.data.volume.volume import spacing_of
 from mrtransfer.models.segmentation import SegmentationNetwork, build_segmentation_network, pixel_head
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.recipe.segmentation import SegmentationArm, SegmentationRecipe
 from mrtransfer.study.statistics.measures import SHARE, Measures, table_measures
+from mrtransfer.study.tasks.starts import check_starts
 from mrtransfer.study.tasks.volumes import Dims, Plans, VolumeDomain, open_volumes
-from mrtransfer.study.workshop import Advance, Job, Scores, Trained, Workshop
-from mrtransfer.tasks.segmentation.clean import Cleaning, choose_cleaning
+from mrtransfer.study.tasks.whole_cases import TrainedOnVolumes, chosen_cleaning, score_subjects
+from mrtransfer.study.workshop import Advance, Job, Scores, Workshop
 from mrtransfer.tasks.segmentation.metrics import (
     HIGHER_IS_BETTER,
     RANGES,
     SEGMENTATION_METRICS,
     WORDS,
-    evaluate_subject,
 )
-from mrtransfer.tasks.segmentation.outputs import outputs, to_classes
+from mrtransfer.tasks.segmentation.outputs import outputs
 from mrtransfer.training.fit import TrainResult
 from mrtransfer.training.fit_segmentation import precision_for_segmentation, train_segmenter
-from mrtransfer.training.precision import Precision, choose_device, placed
+from mrtransfer.training.precision import Precision
 from mrtransfer.training.problems import derived_seed
-from mrtransfer.training.sliding import predict_case
 from mrtransfer.transfer.method import NetworkMethod
 
 Volumes = Job[SegmentationArm, VolumeDomain]
-TrainedOnVolumes = Trained[SegmentationArm, VolumeDomain, SegmentationNetwork]
 
 
 class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationNetwork]):
@@ -101,6 +97,7 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             "plan": self.plans.plan(domain, fold.index, self.dims(arm)).to_json(),
             "mask_labels": domain.mask_labels.to_json(),
             "inference": self.recipe.inference.model_dump(mode="json"),
+            "batch": self._batch(arm, domain, fold.index),
         }
 
     def row_digests(self, domain: VolumeDomain) -> np.ndarray:
@@ -135,7 +132,11 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
     def fresh_head(self, job: Volumes, network: SegmentationNetwork, record: dict[str, Any]) -> nn.Sequential:
         """The source model's head where that segments the same classes, otherwise a random one."""
         model = self.pretrained(job) if job.weights.until is None else None
-        taken = model is not None and self.same_outputs(job.arm, model.spec, job.domain)
+        taken = (
+            model is not None
+            and self.same_outputs(job.arm, model.spec, job.domain)
+            and model.network.features == network.features
+        )
         record["head"] = "from the source model" if taken else "random"
         if taken:
             assert model is not None
@@ -151,6 +152,11 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
         if alike and "region" in (arm.loss, spec["loss"]):
             return arm.loss == spec["loss"] and spec["mask_labels"]["regions"] == labels.to_json()["regions"]
         return alike
+
+    def check_weights(self, plan: Plan) -> None:
+        """As for any task; and that the source will fit the target, whatever it learns."""
+        super().check_weights(plan)
+        check_starts(self, plan.folds[0].index)
 
     def precision_key(self, arm: SegmentationArm) -> list[Any]:
         """Network, patch, batch and channels."""
@@ -172,18 +178,16 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
 
     def fit(self, job: Volumes, network: SegmentationNetwork, head: nn.Sequential, precision: Precision) -> TrainResult:
         """Train on patches: as many in a step as the plan says, where the method does not."""
-        method, plan = job.arm.method, self.plans.plan(job.domain, job.fold, self.dims(job.arm))
+        method = job.arm.method
         assert isinstance(method, NetworkMethod)
-        if "batch" not in method.model_fields_set:
-            method = method.model_copy(update={"batch": plan.batch})
         return train_segmenter(
             network,
             head,
-            method,
+            method.model_copy(update={"batch": self._batch(job.arm, job.domain, job.fold)}),
             self.store(job.domain, job.fold, job.arm),
             job.train,
             job.validation,
-            plan=plan,
+            plan=self.plans.plan(job.domain, job.fold, self.dims(job.arm)),
             labels=job.domain.mask_labels,
             loss=job.arm.loss,
             augment=job.arm.augment,
@@ -193,62 +197,29 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             device=self.device,
         )
 
-    def finish(self, trained: TrainedOnVolumes) -> None:
-        """Choose on validation cases which small components to remove."""
-        rows = trained.job.validation
-        if self.recipe.inference.clean == "none" or not len(rows):
-            trained.record["clean"] = None
-            return
-        domain = trained.job.domain
-        predicted = dict(self.predictions(trained, domain, rows, cleaned=False))
-        store = self.store(domain, trained.job.fold, trained.job.arm)
-        cleaning = choose_cleaning(
-            list(predicted.values()),
-            [domain.reference(row) for row in predicted],
-            [spacing_of(store.frame(row).affine) for row in predicted],
-            domain.mask_labels,
-        )
-        trained.record["clean"] = cleaning.to_json() if cleaning else None
+    def _batch(self, arm: SegmentationArm, domain: VolumeDomain, fold: int) -> int:
+        """Patches in a step: those of the arm's method, or the plan's where it does not say."""
+        chosen = "batch" in arm.method.model_fields_set
+        return int(arm.method.batch) if chosen else self.plans.plan(domain, fold, self.dims(arm)).batch  # type: ignore[attr-defined]
 
-    def predictions(
-        self, trained: TrainedOnVolumes, domain: VolumeDomain, rows: np.ndarray, *, cleaned: bool = True
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """(row, uint8 classes on the original grid) of every case."""
-        arm, fold = trained.job.arm, trained.job.fold
-        device = choose_device(self.device)
-        store, plan = self.store(domain, fold, arm), self.plans.plan(domain, fold, self.dims(arm))
-        cleaning = Cleaning.from_json(trained.record.get("clean")) if cleaned else None
-        with placed(trained.precision, device, trained.network, trained.head):
-            for row in map(int, rows):
-                probabilities = predict_case(
-                    trained.network, trained.head, store.image(row), plan=plan, loss=arm.loss,
-                    precision=trained.precision, device=device,
-                    overlap=self.recipe.inference.overlap, mirror=self.recipe.inference.mirror,
-                )  # fmt: skip
-                frame = store.frame(row)
-                classes = to_classes(frame.to_original(probabilities), arm.loss, domain.mask_labels)
-                yield row, classes if cleaning is None else cleaning.apply(classes, frame.affine, domain.mask_labels)
+    def finish(self, trained: TrainedOnVolumes) -> None:
+        """Choose on validation cases which small components to remove; what is not trained keeps its model's choice."""
+        job, record = trained.job, trained.record
+        record["clean"] = None
+        if self.recipe.inference.clean == "none":
+            return
+        if not job.arm.method.learns:
+            model = self.pretrained(job)
+            assert model is not None  # the head came from it
+            same = model.spec["mask_labels"]["regions"] == job.domain.mask_labels.to_json()["regions"]
+            record["clean"] = model.spec["postprocess"] if same else None
+        elif len(job.validation):
+            cleaning = chosen_cleaning(self, trained)
+            record["clean"] = cleaning.to_json() if cleaning else None
 
     def scores(self, trained: TrainedOnVolumes, domain: VolumeDomain, rows: np.ndarray) -> Scores:
         """One row of metrics per subject, in the place of its first case; the predicted masks are kept."""
-        predicted = dict(self.predictions(trained, domain, rows))
-        store = self.store(domain, trained.job.fold, trained.job.arm)
-        units = domain.units[rows]
-        first, table = [], []
-        for unit in dict.fromkeys(units.tolist()):
-            own = rows[units == unit].tolist()
-            found = evaluate_subject(
-                [predicted[row] for row in own],
-                [domain.reference(row) for row in own],
-                [spacing_of(store.frame(row).affine) for row in own],
-                domain.mask_labels,
-            )
-            first.append(own[0])
-            table.append([found[name] for name in self.measures.names])
-        order = np.argsort(first)
-        values = np.array(table, dtype=np.float64).reshape(len(first), len(self.measures.names))
-        kept = {f"mask_{row}": classes for row, classes in predicted.items()}
-        return Scores(np.array(first, dtype=np.int64)[order], values[order], kept)
+        return score_subjects(self, trained, domain, rows)
 
     def described(
         self, arm: SegmentationArm, domain: VolumeDomain, fold: int, record: dict[str, Any]

@@ -1,8 +1,8 @@
 """Domains of volumes: who belongs together, and for each fold the plan and the pixels prepared by it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,9 +22,37 @@ from mrtransfer.study.domain import Domain, read_dataset
 from mrtransfer.study.plan import ALL, make_folds_of
 from mrtransfer.study.recipe import DatasetSpec
 from mrtransfer.study.recipe.segmentation import SegmentationRecipe
+from mrtransfer.tasks.segmentation.extent import bounding_box
 
 Dims = Literal[2, 3] | None
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".mat")
+
+
+_KEPT = 2**28
+"""Bytes of reference masks that are kept in memory, of each domain."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMask:
+    """A mask as the box of all that is not background: a small part of most scans."""
+
+    inside: np.ndarray
+    corner: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "PackedMask":
+        """Copies what is needed of ``mask`` (X, Y, Z)."""
+        box = bounding_box(mask) or (slice(0, 0),) * mask.ndim
+        return cls(mask[box].copy(), tuple(side.start for side in box), mask.shape)
+
+    def unpacked(self) -> np.ndarray:
+        """The whole mask, a new array."""
+        whole = np.zeros(self.shape, dtype=self.inside.dtype)
+        whole[tuple(slice(low, low + size) for low, size in zip(self.corner, self.inside.shape, strict=True))] = (
+            self.inside
+        )
+        return whole
 
 
 @dataclass(frozen=True)
@@ -37,9 +65,17 @@ class VolumeDomain(Domain):
         assert self.manifest.mask_labels is not None  # open_volumes refuses datasets without
         return self.manifest.mask_labels
 
+    _references: dict[int, "PackedMask"] = field(default_factory=dict, compare=False, repr=False)
+
     def reference(self, row: int) -> np.ndarray:
-        """uint8 (X, Y, Z) class indices on the case's own grid."""
-        return read_reference(self.manifest, row)
+        """uint8 (X, Y, Z) class indices on the case's own grid; kept, as every run of a fold asks for the same ones."""
+        if row in self._references:
+            return self._references[row].unpacked()
+        mask = read_reference(self.manifest, row)
+        packed = PackedMask.of(mask)
+        if sum(one.inside.nbytes for one in self._references.values()) + packed.inside.nbytes <= _KEPT:
+            self._references[row] = packed
+        return mask
 
 
 def open_volumes(spec: DatasetSpec, folder: Path, by: tuple[str, ...]) -> VolumeDomain:
@@ -85,7 +121,10 @@ def _same_bytes(manifest: Manifest) -> list[str]:
 
 
 class Plans:
-    """For each fold, the plan made from its training data (a file that the user may edit) and the prepared pixels."""
+    """For each fold, the plan made from its training data (a file that the user may edit) and the prepared pixels.
+
+    The model that is handed over has the first fold's plan: it may start from weights that were learned under that.
+    """
 
     def __init__(self, recipe: SegmentationRecipe, folder: Path, target: VolumeDomain, source: VolumeDomain | None):
         self.recipe, self.folder, self.target, self.source = recipe, folder, target, source
@@ -97,16 +136,12 @@ class Plans:
         """How the domain's cases are prepared and cut into patches for the networks of ``fold``.
 
         It is the target's: grid, patch and network are the same for both domains, so that what is learned of one fits
-        the other. Normalisation and cropping are each domain's own.
+        the other. Normalisation, cropping and class frequencies are each domain's own.
         """
-        own = self._target_plan(fold, dims)
-        if domain is self.target:
-            return own
-        key = ("source", fold, dims)
+        fold = next(iter(self.folds)) if fold == ALL else fold
+        key = ("target" if domain is self.target else "source", fold, dims)
         if key not in self._plans:
-            found = fingerprint(domain.manifest, np.arange(len(domain.manifest)), cache=self.folder / "data")
-            theirs = make_plan(found, dims=own.dims)
-            self._plans[key] = own.model_copy(update={"normalise": theirs.normalise, "crop": theirs.crop})
+            self._plans[key] = (self._target_plan if domain is self.target else self._source_plan)(fold, dims)
         return self._plans[key]
 
     def store(self, domain: VolumeDomain, fold: int, dims: Dims) -> CaseStore:
@@ -118,21 +153,36 @@ class Plans:
         return self._stores[name]
 
     def _target_plan(self, fold: int, dims: Dims) -> SegmentationPlan:
-        key = ("target", fold, dims)
-        if key not in self._plans:
-            rows = self._rows(fold)
-            names = self.target.manifest.table["sample"].iloc[rows].tolist()
-            about = digest([names, self.target.mask_labels.to_json(), self.recipe.plan, dims])[:8]
-            path = self.folder / "plans" / f"{'all' if fold == ALL else f'fold-{fold}'}-{about}.json"
-            if not path.is_file():
-                found = fingerprint(self.target.manifest, rows, cache=self.folder / "data")
-                write_json(path.with_name(f"fingerprint-{path.name}"), found.to_json())
-                make_plan(found, dims=dims, overrides=self.recipe.plan).save(path)
-            self._plans[key] = SegmentationPlan.load(path)  # as the user may have edited it
-        return self._plans[key]
+        """From the fold's development cases; its file is named by what it was made from, and kept once it is there."""
+        found = fingerprint(self.target.manifest, self.folds[fold].development, cache=self.folder / "data")
+        about = digest([found.to_json(), self.target.mask_labels.to_json(), self.recipe.plan, dims])[:8]
+        path = self.folder / "plans" / f"fold-{fold}-{about}.json"
+        if not path.is_file():
+            write_json(path.with_name(f"fingerprint-{path.name}"), found.to_json())
+            make_plan(found, dims=dims, overrides=self.recipe.plan).save(path)
+        plan = SegmentationPlan.load(path)  # as the user may have edited it
+        if len(plan.normalise) != len(found.channels):
+            raise UserError(
+                f"{path}: normalise has {len(plan.normalise)} entries; right is one for each of the "
+                f"{len(found.channels)} channels ({', '.join(found.channels)})"
+            )
+        if dims not in (None, plan.dims):
+            raise UserError(f"{path}: dims is {plan.dims}, and the recipe's network has dims: {dims}; both must agree")
+        return plan
 
-    def _rows(self, fold: int) -> np.ndarray:
-        """What a plan may be made from: never a test case."""
-        if fold != ALL:
-            return self.folds[fold].development
-        return np.arange(len(self.target.manifest)) if len(self.folds) > 1 else self.folds[0].development
+    def _source_plan(self, fold: int, dims: Dims) -> SegmentationPlan:
+        """The target's, but for what the source's cases say of themselves; those of test subjects have no say."""
+        assert self.source is not None
+        own = self.plan(self.target, fold, dims)
+        tested = [name for name in self.target.subjects[self.folds[fold].test] if name]
+        others = np.flatnonzero(~np.isin(self.source.subjects, tested))
+        rows = others if len(others) else np.arange(len(self.source.manifest))  # that nothing is left is told elsewhere
+        found = fingerprint(self.source.manifest, rows, cache=self.folder / "data")
+        theirs = make_plan(found, dims=own.dims, overrides=self._for_both())
+        parts = ("normalise", "crop", "class_frequencies")
+        return own.model_copy(update={name: getattr(theirs, name) for name in parts})
+
+    def _for_both(self) -> dict[str, Any]:
+        """What the recipe's ``plan`` says of preparation in words that fit any channels."""
+        given = self.recipe.plan
+        return {key: given[key] for key in ("crop", "normalise") if isinstance(given.get(key), str)}

@@ -1,0 +1,80 @@
+"""Where the arms of a segmentation study start from, tried out before hours are spent on what will not fit."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mrtransfer.common.errors import UserError
+from mrtransfer.models.network import network_state
+from mrtransfer.models.segmentation import SegmentationNetwork
+from mrtransfer.models.weights import WeightsSpec, apply_weights, parse_weights
+from mrtransfer.study.recipe.segmentation import SegmentationArm
+from mrtransfer.study.workshop import Job
+from mrtransfer.transfer.freeze import frozen_stages
+from mrtransfer.transfer.method import Method, NetworkMethod
+
+if TYPE_CHECKING:
+    from mrtransfer.study.tasks.segmentation import SegmentationWorkshop
+
+
+def check_starts(workshop: "SegmentationWorkshop", fold: int) -> None:
+    """See that every arm's stages exist, and that it can start from a network as the source will have it.
+
+    Raises :class:`UserError` for a frozen stage that the network does not have, for weights of the source that do not
+    fit (other channels, say), and where a method without training would predict other classes than the target's.
+    """
+    done = set()
+    for name, arm in workshop.recipe.arms.items():
+        about = repr([arm.network, arm.weights, arm.loss, getattr(arm.method, "freeze", None), arm.method.learns])
+        if about not in done:
+            _check(workshop, name, arm, fold)
+        done.add(about)
+
+
+def _check(workshop: "SegmentationWorkshop", name: str, arm: SegmentationArm, fold: int) -> None:
+    seed = workshop.recipe.seeds[0]
+    network = workshop.build(arm, workshop.target, fold, seed)
+    _check_stages(network, arm.method, f"arms.{name}")
+    weights = parse_weights(arm.weights)
+    if weights.kind == "source":
+        _check_source(workshop, name, arm, network, weights, fold)
+    elif not arm.method.learns:
+        nobody = np.zeros(0, dtype=np.int64)
+        workshop.head_as_it_is(
+            Job(arm, weights, None, workshop.target, nobody, nobody, fold, seed, workshop.folder / "unfinished")
+        )
+
+
+def _check_stages(network: SegmentationNetwork, method: Method, where: str) -> None:
+    if isinstance(method, NetworkMethod):
+        try:
+            frozen_stages(method, 0, network.stage_names)
+        except UserError as error:
+            raise UserError(f"{where}.method: {error}") from error
+
+
+def _check_source(
+    workshop: "SegmentationWorkshop",
+    name: str,
+    arm: SegmentationArm,
+    network: SegmentationNetwork,
+    weights: WeightsSpec,
+    fold: int,
+) -> None:
+    """With an untrained network in the place of the source's."""
+    assert workshop.source is not None
+    learned, seed = workshop.source_arm(arm), workshop.recipe.seeds[0]
+    untrained = workshop.build(learned, workshop.source, fold, seed)
+    _check_stages(untrained, learned.method, "source")
+    state: dict[str, Any] = dict(network_state(untrained))
+    try:
+        apply_weights(network, weights, seed=seed, resolve_source=lambda: (state, {}))
+    except UserError as error:
+        raise UserError(f"arms.{name}: {error}") from error
+    spec = {"task": workshop.recipe.task, **workshop.described(learned, workshop.source, fold, {})}
+    if not arm.method.learns and not workshop.same_outputs(arm, spec):
+        own, theirs = (", ".join(domain.mask_labels.names[1:]) for domain in (workshop.target, workshop.source))
+        raise UserError(
+            f"arms.{name}.method: {arm.method.name} predicts the source's classes ({theirs}), which are not the "
+            f"target's ({own}); bring both to the same with labels, or tune it"
+        )
