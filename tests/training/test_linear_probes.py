@@ -69,21 +69,45 @@ def test_two_classes_are_the_binary_model_with_half_the_penalty_on_the_differenc
     np.testing.assert_allclose(probe.probabilities(data[0]), reference(data[0], labels, 0.05)(data[0]), atol=2e-6)
 
 
-@settings(max_examples=5, deadline=None)
-@given(st.integers(0, 10**6))
-def test_a_result_does_not_depend_on_what_is_fitted_beside_it(seed):
-    rng = np.random.default_rng(seed)
-    data, labels = scans(70, 25, seed=seed)
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("features", [25, 61])
+def test_a_result_does_not_depend_on_what_is_fitted_beside_it(features, threads):
+    rng = np.random.default_rng(features)
+    data, labels = scans(130, features, seed=features)
     problems = []
-    for size in (9, 9, 9, 40, 40, 60):
-        rows = rng.permutation(70)
+    for size in (9, 9, 10, 12, 40, 41, 44, 44, 46, 47, 47, 48, 48, 90, 95, 95):
+        rows = rng.permutation(130)
         problems.append(Problem(np.concatenate([np.arange(3), rows[rows > 2][: size - 3]]), rows[-8:]))
-    together = fit_linear_probes(data, labels, problems, [0.01, 0.1, 1], CLASSES)
-    for problem, probe in zip(problems, together, strict=True):
-        (alone,) = fit_linear_probes(data, labels, [problem], [0.01, 0.1, 1], CLASSES)
-        assert alone.l2 == probe.l2
-        assert np.array_equal(alone.weight, probe.weight)
-        assert np.array_equal(alone.bias, probe.bias)
+    l2 = [1e-3, 1e-2, 0.1, 1]
+    together = fit_linear_probes(data, labels, problems, l2, CLASSES)
+    for numbers in (*([number] for number in range(len(problems))), rng.permutation(len(problems))[4:]):
+        again = fit_linear_probes(data, labels, [problems[number] for number in numbers], l2, CLASSES)
+        for number, probe in zip(numbers, again, strict=True):
+            assert probe.l2 == together[number].l2
+            assert np.array_equal(probe.weight, together[number].weight)
+            assert np.array_equal(probe.bias, together[number].bias)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 60), st.integers(2, 40), st.integers(2, 5), st.sampled_from([1e-5, 1e-3, 0.1]))
+def test_every_problem_converges_to_within_rounding_of_the_least_objective(rows, features, classes, l2):
+    data, labels = scans(max(rows, classes), features, seed=rows, classes=classes)
+    train = np.arange(len(labels))
+    found = []
+    for options in ({}, {"dtype": torch.float64, "tolerance": 1e-7}):
+        (probe,) = fit_linear_probes(data, labels, [Problem(train)], [l2], classes, **options)
+        likelihood = probe.probabilities(data[0])[train, labels].astype(float)
+        penalty = (probe.weight.astype(float) * data[0].std(axis=0)) ** 2
+        found.append(-np.log(likelihood).mean() + l2 / 2 * penalty.sum())
+        assert probe.converged or options
+    assert found[0] <= found[1] + 1e-4
 
 
 def test_problems_with_the_same_training_rows_share_a_solution_but_choose_for_themselves():

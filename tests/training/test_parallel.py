@@ -19,3 +19,19 @@ def test_results_come_in_order_each_from_one_thread(threads):
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_factorisation_is_the_same_bytes_in_every_thread_from_its_first_call():
+    before = torch.get_num_threads()
+    matrices = [torch.randn(512, 34, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
+
+    def factors(number):
+        return torch.linalg.qr(matrices[number]).R.numpy().tobytes()
+
+    try:
+        torch.set_num_threads(1)
+        alone = list(each(factors, range(8), "cpu"))
+        torch.set_num_threads(2)
+        assert list(each(factors, range(8), "cpu")) == alone
+    finally:
+        torch.set_num_threads(before)

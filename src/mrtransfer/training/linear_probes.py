@@ -1,7 +1,8 @@
 """Linear probes: multinomial logistic regression on frozen features, all problems of a study together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 
 from mrtransfer.tasks.classification.heads import linear_head
 from mrtransfer.training.parallel import each
-from mrtransfer.training.problems import Problem, check_problems, chunks, grouped, row_weights
-from mrtransfer.training.softmax import solve
+from mrtransfer.training.problems import Problem, check_problems, grouped, row_weights
+from mrtransfer.training.softmax import LINE, solve
 
+T = TypeVar("T")
+_TOGETHER = 8  # problems in one go on a CPU: enough that their arithmetic takes longer than calling for it
 _ELEMENTS = 2**22  # numbers in the largest array at a time: memory does not grow with the number of problems
 
 
@@ -68,21 +71,20 @@ def fit_linear_probes(
     same: dict[bytes, list[int]] = {}
     for number, problem in enumerate(problems):
         same.setdefault(np.sort(problem.train).astype(np.int64).tobytes(), []).append(number)
-    # On a CPU the rounding of a product depends on where its operands lie: fitted alone, a problem's bytes are its own.
-    # A GPU needs many to be kept busy.
-    width = features.shape[0] * features.shape[2]
+    most = _TOGETHER if device == "cpu" else len(problems)
+    sizes = grouped((padded(features.shape[0] * len(key) // 8), key) for key in same)
     together = [
-        chunk
-        for size, keys in grouped((len(key) // 8, key) for key in same).items()
-        for chunk in chunks(keys, 1 if device == "cpu" else _ELEMENTS // (size * width))
+        part
+        for size, keys in reversed(sizes.items())
+        for part in _even(keys, min(most, _ELEMENTS // (size * min(size, features.shape[2]))))
     ]
 
     def fit(keys: Sequence[bytes]) -> dict[int, FittedLinear]:
-        rows = np.stack([np.frombuffer(key, dtype=np.int64) for key in keys])
-        solved = _solve_chunk(features, labels, rows, strengths, classes, class_weights, device, dtype, tolerance)
+        rows = [np.frombuffer(key, dtype=np.int64) for key in keys]
+        solved = _solve(features, labels, rows, strengths, classes, class_weights, device, dtype, tolerance)
         return {
             number: _choose(problems[number], features, labels, class_weights, strengths, *solution)
-            for key, solution in zip(keys, zip(*solved, strict=True), strict=True)
+            for key, solution in zip(keys, solved, strict=True)
             for number in same[key]
         }
 
@@ -94,31 +96,75 @@ def fit_linear_probes(
     return [fitted[number] for number in range(len(problems))]
 
 
-def _solve_chunk(
+def _solve(
     features: np.ndarray,
     labels: np.ndarray,
-    rows: np.ndarray,
+    rows: Sequence[np.ndarray],
     l2: list[float],
     classes: int,
     class_weights: str | None,
     device: str,
     dtype: torch.dtype,
     tolerance: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For ``rows`` (P, n): weights (P, L, C, D) and biases (P, L, C) on raw features, and who converged (P, L)."""
-    views = len(features)
-    data = torch.tensor(np.concatenate([features[view][rows] for view in range(views)], axis=1), dtype=dtype)
-    standard, mean, deviation = standardised(data.to(device))
-    weights = np.stack([row_weights(np.tile(labels[row], views), class_weights, classes) for row in rows])
-    row_weight = torch.from_numpy(weights).to(device=device, dtype=dtype)
-    target = torch.from_numpy(np.tile(labels[rows], (1, views)).astype(np.int64)).to(device)
-    basis, turned, scale = _orthogonal(standard, row_weight)
-    del standard
-    solution = solve(turned, target, row_weight, scale, turned.new_tensor(l2), classes, tolerance=tolerance)
-    flat = solution.weight.flatten(1, 2) @ basis.transpose(1, 2)
-    weight = (flat / deviation).view(*solution.weight.shape[:3], -1)
-    bias = solution.bias - (weight * mean[:, None]).sum(dim=-1)
-    return weight.float().cpu().numpy(), bias.float().cpu().numpy(), solution.converged.cpu().numpy()
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each of ``rows``, of one padded size: weights (L, C, D), biases (L, C) on raw features, and who converged."""
+    views, _, width = features.shape
+    size = padded(views * len(rows[0]))
+    wide = -(-(min(size, width) + 1) // LINE) * LINE
+    data = torch.zeros(len(rows), size, wide, dtype=dtype, device=device)
+    data[..., -1] = 1
+    row_weight, scale = data.new_zeros(len(rows), size), data.new_zeros(len(rows), wide)
+    scale[:, -1] = 1
+    target = torch.zeros(len(rows), size, dtype=torch.int64, device=device)
+    back = []
+    for place, own in enumerate(rows):
+        known = torch.from_numpy(np.tile(labels[own], views).astype(np.int64))
+        weights = torch.from_numpy(row_weights(known.numpy(), class_weights, classes)).to(data)
+        raw = torch.tensor(np.concatenate([features[view][own] for view in range(views)]), dtype=dtype, device=device)
+        basis, turned, squares, mean, deviation = _turned(raw, weights)
+        count, rank = turned.shape
+        data[place, :count, :rank], scale[place, :rank] = turned, squares
+        target[place, :count], row_weight[place, :count] = known.to(device), weights
+        back.append((basis, mean, deviation))
+    del raw, turned
+    solution = solve(data, target, row_weight, scale, data.new_tensor(l2), classes, tolerance=tolerance)
+    found = []
+    for (basis, mean, deviation), unknowns, converged in zip(back, solution.weight, solution.converged, strict=True):
+        weight = unknowns[..., : basis.shape[1]].flatten(0, 1) @ basis.T / deviation
+        bias = unknowns[..., -1].flatten() - weight @ mean
+        weight, bias = weight.view(len(l2), classes, -1).float().cpu(), bias.view(len(l2), classes).float().cpu()
+        found.append((weight.numpy(), bias.numpy(), converged.numpy()))
+    return found
+
+
+def _turned(data: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Standardised ``data`` (n, D) in another basis; its columns are orthogonal under the row weights (n,).
+
+    Returns the orthonormal ``basis`` (D, r), r = min(n, D); standardised data @ basis (n, r) and its mean squares (r,);
+    mean and deviation (D,) of the data. ‖W‖ is the same in both bases, and a W outside the rows' span only costs: the
+    minimum is the same.
+    """
+    standard, mean, deviation = (tensor[0] for tensor in standardised(data[None]))
+    span, inside = None, standard
+    if standard.shape[0] < standard.shape[1]:
+        span, lower = torch.linalg.qr(standard.T)
+        inside = lower.T
+    scale, turn = torch.linalg.eigh((inside * row_weights[:, None]).T @ inside)
+    basis = turn if span is None else span @ turn
+    return basis, inside @ turn, scale.clamp_min(0), mean[0], deviation[0]
+
+
+def padded(rows: int) -> int:
+    """``rows`` rounded up, from 128 on by an eighth at most, so that problems of nearly one size are of one size."""
+    step = max(LINE, (1 << rows.bit_length()) >> 4)
+    return -(-rows // step) * step
+
+
+def _even(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """``items`` in pieces of nearly equal length, at most ``size`` (at least 1)."""
+    pieces = -(-len(items) // max(size, 1))
+    for piece in range(pieces):
+        yield items[piece * len(items) // pieces : (piece + 1) * len(items) // pieces]
 
 
 def standardised(data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,22 +175,6 @@ def standardised(data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     constant = deviation <= 1e-6 * mean.abs().clamp_min(1e-6)
     deviation = torch.where(constant, 1, deviation)
     return torch.where(constant, 0, centred / deviation), mean, deviation
-
-
-def _orthogonal(data: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """An orthonormal ``basis`` (P, D, r), r = min(n, D), and ``data @ basis`` (P, n, r) with its mean squares (P, r).
-
-    The columns of ``data @ basis`` are orthogonal under the row weights, as the solver likes it. ‖W‖ is the same in
-    both bases, and a W outside the rows' span only costs: the minimum is the same.
-    """
-    if data.shape[1] < data.shape[2]:
-        span, lower = torch.linalg.qr(data.transpose(1, 2))
-        inside = lower.transpose(1, 2)
-    else:
-        span, inside = None, data
-    gram = (inside * row_weights[..., None]).transpose(1, 2) @ inside
-    scale, turn = torch.linalg.eigh(gram)
-    return turn if span is None else span @ turn, inside @ turn, scale.clamp_min(0)
 
 
 def _choose(

@@ -25,7 +25,8 @@ def each(function: Callable[[T], R], items: Sequence[T], device: str) -> Iterato
         if workers <= 1:
             yield from map(function, items)
             return
-        with ThreadPoolExecutor(workers) as pool:
+        # A new thread asks OpenMP for all cores until it is told otherwise.
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             futures = [pool.submit(function, item) for item in items]
             try:
                 for future in futures:
