@@ -43,12 +43,14 @@ class Team:
     control: Any = None
     helpers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     folder: Path | None = None
-    served: bool = False  # the others wait for work, rather than running this program themselves
+    served: bool = False  # the others only wait for work; they do not run this program themselves
+    at_work: bool = False  # and so an error here leaves the others anywhere
 
     def lead(self, work: Work) -> None:
         """Have the other processes do ``work``, which can be pickled; :class:`UserError` where one of them cannot."""
         self._send(packed(work))
         self._check(None)
+        self.at_work = True
 
     def follow(self) -> Work | None:
         """What the leader wants done next; None where it is done."""
@@ -60,6 +62,7 @@ class Team:
             work, problem = handed(box[0])
             with suppress(UserError):  # the leader says it
                 self._check(problem)
+                self.at_work = True
                 return work
 
     def _send(self, message: bytes | None) -> None:
@@ -184,8 +187,9 @@ def team_of(devices: int, device: str) -> Iterator[Team]:
         torch.set_num_threads(max(threads // devices, 1))
     try:
         yield team
+        team.at_work = False
     except BaseException as error:
-        if team.part.world == 1:
+        if not team.at_work:
             raise
         if launched().world > 1:
             _broken.append("an earlier training ended with an error")
@@ -226,12 +230,18 @@ def _joined() -> Team:
     if not _present:
         part = launched()
         if "RANK" not in os.environ:
-            environment = SLURMEnvironment()  # finds the first machine, and a port that all processes agree on
-            os.environ["MASTER_ADDR"] = environment.main_address
-            os.environ["MASTER_PORT"] = str(environment.main_port)
+            _name_slurms_meeting_place()
         dist.init_process_group(_backend(), rank=part.rank, world_size=part.world, timeout=_TIMEOUT)
         _enter(Team(part))
     return _present[0]
+
+
+def _name_slurms_meeting_place() -> None:
+    """The first machine of the step, and a port that follows from the job's number; the user's choice comes first."""
+    env = os.environ
+    nodes = env.get("SLURM_STEP_NODELIST", env.get("SLURM_NODELIST", "127.0.0.1"))
+    env.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+    env.setdefault("MASTER_PORT", str(15000 + int(env.get("SLURM_JOB_ID", "0")[-4:])))
 
 
 def _helped(devices: int, device: str) -> Team:

@@ -242,9 +242,7 @@ def _trainer(team: Team, epochs: int, *, validates: bool) -> L.Trainer:
     if team.part.world > 1:
         # Frozen parameters ask for no gradient when this wraps the module, so none is ever waited for; and buffers are
         # the same everywhere, because batch norm pools its statistics.
-        strategy = DDPStrategy(
-            cluster_environment=Connected(team.part), broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
         together = {"strategy": strategy, "num_nodes": team.part.world, "use_distributed_sampler": False}
     return L.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
@@ -259,6 +257,7 @@ def _trainer(team: Team, epochs: int, *, validates: bool) -> L.Trainer:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        plugins=[Connected(team.part)],
         **together,
     )
 
