@@ -1,6 +1,7 @@
 """Execution on this machine: what is there already is kept; sources first, then every run that is missing."""
 
 import time
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -41,9 +42,11 @@ def _train(run: Run, workshop: AnyWorkshop) -> None:
     """A run that trains the network itself; interrupted, it goes on from its last checkpoint."""
     started = time.perf_counter()
     trained = workshop.train(job_of(run, workshop))
+    test = workshop.scores(trained, workshop.target, run.test)
+    kept = workshop.illustrate([run], trained.network, [trained.head])[0]
     parts = {
         "validation": workshop.scores(trained, workshop.target, run.drawn.validation),
-        "test": workshop.scores(trained, workshop.target, run.test),
+        "test": replace(test, kept=test.kept | kept),
     }
     save_run(workshop.folder, run, parts, record=trained.record, seconds=time.perf_counter() - started)
     trained.discard_checkpoints()

@@ -121,6 +121,9 @@ class Desk(Protocol):
     def source_arm(self, arm: Any) -> Any:
         """How the source is learned for ``arm``: the recipe's source settings on the arm's network."""
 
+    def asks(self, budget: Budget) -> dict[str, Any]:
+        """What a run at ``budget`` must leave behind beside its scores; empty where that is all."""
+
 
 def make_plan(recipe: Recipe, target: Domain, source: Domain | None, desk: Desk) -> Plan:
     """Lay out all runs.
@@ -155,6 +158,7 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, desk: Desk)
             for (budget, seed), drawn in draws[fold.index].items():
                 rows = (drawn.train, drawn.validation, fold.test) if arm.method.learns else (fold.test,)
                 own = {"rows": [digest(part.tolist()) for part in rows], "seed": seed if arm.method.learns else None}
+                own |= desk.asks(budget if arm.method.learns else recipe.budgets[-1])
                 key = digest(common | own)
                 runs.append(Run(name, arm, weights[name], wanted, budget, seed, fold.index, drawn, fold.test, key))
     return Plan(folds, runs, list(sources.values()))

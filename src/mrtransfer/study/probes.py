@@ -45,10 +45,11 @@ def probe_all(runs: list[Run], missing: set[str], workshop: "ClassificationWorks
         for group in groups:
             started = time.perf_counter()
             heads = fit_heads(group, features, workshop)
+            illustrated = workshop.illustrate(group, network, [head.head() for head in heads])
             each = passed + (time.perf_counter() - started) / len(group)
-            for run, head in zip(group, heads, strict=True):
+            for run, head, kept in zip(group, heads, illustrated, strict=True):
                 if run.key in missing:
-                    _keep(run, head, features, report, each, workshop)
+                    _keep(run, head, features, kept, report, each, workshop)
                     advance(1)
 
 
@@ -56,13 +57,14 @@ def _keep(
     run: Run,
     head: FittedLinear | FittedMlp,
     features: np.ndarray,
+    kept: dict[str, np.ndarray],
     report: LoadReport,
     seconds: float,
     workshop: "ClassificationWorkshop",
 ) -> None:
     parts = {
-        name: Scores(rows, head.probabilities(features[0][rows]).astype(np.float32))
-        for name, rows in (("test", run.test), ("validation", run.drawn.validation))
+        name: Scores(rows, head.probabilities(features[0][rows]).astype(np.float32), beside)
+        for name, rows, beside in (("test", run.test, kept), ("validation", run.drawn.validation, {}))
     }
     save_run(workshop.folder, run, parts, record={**head_record(head), "weights": report.to_json()}, seconds=seconds)
 

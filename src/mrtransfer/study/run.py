@@ -149,6 +149,7 @@ class Study:
             "audit": target.audit,
             "precision": {name: workshop.arithmetic(arm) for name, arm in recipe.arms.items()},
             **found,
+            **workshop.findings(plan),
             "runs": plan.to_json()["runs"],
         }
 

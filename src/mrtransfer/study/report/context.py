@@ -51,6 +51,18 @@ class CasePicture:
 
 
 @dataclass
+class HeatPicture:
+    """A test image beside itself under a heat map, with the box found in the map and the outline of the mask."""
+
+    image: np.ndarray  # uint8 (H, W, 3)
+    hit: bool
+    place: str  # best, median or worst
+    sample: str
+    label: str
+    score: str
+
+
+@dataclass
 class SubjectTable:
     """The main metric of every test subject, one column per arm."""
 
@@ -82,6 +94,8 @@ class ReportContext:
     pictures: list[CasePicture] = field(default_factory=list)
     pictured_arm: str | None = None
     subjects: SubjectTable | None = None
+    heat_pictures: list[HeatPicture] = field(default_factory=list)
+    heat_arm: str | None = None
     split: list[dict[str, Any]] = field(default_factory=list)  # fold, and subjects in training, validation and test
     metric_notes: Sequence[str] = ()  # how the task's metrics are defined
     timings: dict[str, float] = field(default_factory=dict)  # seconds

@@ -17,6 +17,7 @@ from mrtransfer.study.report import figures, tables
 from mrtransfer.study.report.canvas import SERIES
 from mrtransfer.study.report.context import ReportContext
 from mrtransfer.study.report.data import audit_view, data_views
+from mrtransfer.study.report.localisation import localisation_view
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.words import count_of
 
@@ -93,6 +94,7 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
         "data": data_views(results.get("data")),
         "audit": audit_view(results.get("audit")),
         "context": context,
+        "where": localisation_view(results.get("localisation"), order),
         "training": figures.training_panels(context.curves, order),
         "split": figures.split_bars(context.split) if context.split else None,
         "roc": figures.roc_panels(context.roc, order, context.classes),

@@ -222,6 +222,8 @@ def _csv_rows(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "against": entry["b"],
             "value": entry["difference"],
         }
+    if results.get("localisation"):
+        yield from _csv_rows({**results["localisation"], "label_saving": []})
     for entry in results["label_saving"]:
         yield {
             "record": "labels_needed",

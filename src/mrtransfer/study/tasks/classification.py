@@ -1,5 +1,6 @@
 """Studies of classification: one label per image, a network's pooled features under a head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import nn
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.audit import audit
+from mrtransfer.data.masks import PreparedMasks, open_masks
 from mrtransfer.data.split import Fold, units
 from mrtransfer.data.store import Store, open_store
 from mrtransfer.models.features import feature_matrix
@@ -18,9 +20,11 @@ from mrtransfer.study.domain import Domain, read_dataset
 from mrtransfer.study.outcome import curves_of, load_outcome
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.probes import fit_heads, probe_all
-from mrtransfer.study.recipe import ClassificationArm, ClassificationRecipe, DatasetSpec, InputSpec
+from mrtransfer.study.recipe import Budget, ClassificationArm, ClassificationRecipe, DatasetSpec, InputSpec
 from mrtransfer.study.report import ReportContext, build_context
+from mrtransfer.study.report.localisation import heat_pictures
 from mrtransfer.study.statistics.measures import CLASSIFICATION, Measures
+from mrtransfer.study.tasks.localisation import localisation, look
 from mrtransfer.study.workshop import Advance, Job, Scores, Trained, Workshop
 from mrtransfer.tasks.classification.heads import build_head
 from mrtransfer.training.fit import TrainResult, predict, train
@@ -78,6 +82,17 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
             "classes": list(domain.manifest.classes),
             "channels": self.recipe.input.channels,
         }
+
+    @cached_property
+    def masks(self) -> PreparedMasks | None:
+        """The target's masks on the grid of its images; None where it has none."""
+        seen = self.recipe.input
+        return open_masks(self.target.manifest, size=seen.size, fit=seen.fit, directory=self.folder / "data" / "masks")
+
+    def asks(self, budget: Budget) -> dict[str, Any]:
+        """At the largest budget, where there are masks: where does the network look?"""
+        asked = budget == self.recipe.budgets[-1] and self.masks is not None and self.masks.filled.any()
+        return {"where": self.masks.content} if asked and self.masks is not None else {}
 
     def row_digests(self, domain: ImageDomain) -> np.ndarray:
         """Digests of the stored pixels."""
@@ -198,6 +213,17 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         """One pass of each distinct network, then all heads together."""
         probe_all(runs, missing, self, advance)
 
+    def illustrate(
+        self, runs: Sequence[Run], network: Backbone, heads: Sequence[nn.Sequential]
+    ) -> list[dict[str, Any]]:
+        """Where the network sees what the test images show."""
+        return look(self, runs, network, heads)
+
+    def findings(self, plan: Plan) -> dict[str, Any]:
+        """Localisation, where there are masks."""
+        found = localisation(self, plan)
+        return {} if found is None else {"localisation": found}
+
     def make_model(self, run: Run, job: Images, folder: Path, record: dict[str, Any]) -> None:
         """As for any task; of a method on frozen features only the head is fitted."""
         if not run.spec.method.cached:
@@ -207,9 +233,9 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         return self.save(folder, run.spec, network, head, self.target, run.fold, [job.train, job.validation], record)
 
     def context(self, plan: Plan) -> ReportContext:
-        """Examples, wrong cases, curves, confusion, ROC, calibration."""
+        """Examples, wrong cases, curves, confusion, ROC, calibration, heat maps."""
         target = self.target
-        return build_context(
+        context = build_context(
             [load_outcome(self.folder, run) for run in plan.runs],
             target.labels,
             classes=target.manifest.classes,
@@ -219,6 +245,8 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
             audit_pairs=target.audit_pairs,
             units=target.units,
         )
+        context.heat_arm, context.heat_pictures = heat_pictures(self, plan)
+        return context
 
 
 def open_images(spec: DatasetSpec, seen: InputSpec, folder: Path, by: tuple[str, ...]) -> ImageDomain:

@@ -42,18 +42,27 @@ def grad_cam(
 
     Raises :class:`UserError` for a network that gives no maps, such as a vision transformer.
     """
-    with _only_leaf_has_gradient(network, head), _maps_kept(network, stage) as kept:
+    return grad_cams(network, [head], images, classes, stage=stage)[0]
+
+
+def grad_cams(
+    network: nn.Module,
+    heads: Sequence[nn.Module],
+    images: Tensor,
+    classes: Tensor | int | None = None,
+    *,
+    stage: str | None = None,
+) -> Tensor:
+    """:func:`grad_cam` of several heads on one network, which runs once: float32 (heads, N, *places)."""
+    with _only_leaf_has_gradient(network, *heads), _maps_kept(network, stage) as kept:
         found = network(images)
         if not kept:  # neither a stage nor a backbone: what the network gives are the maps
             kept.append(found.detach().requires_grad_())
             found = kept[0].clone()
-        logits = head(found)
-        logits = logits.flatten(2).mean(2) if logits.ndim > 2 else logits
-        chosen = _chosen(classes, logits)
-        (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), kept[-1])
-    maps, gradient = (_arranged(part, images, network).detach().float() for part in (kept[-1], gradient))
-    weights = gradient.flatten(2).mean(2)
-    return torch.einsum("nf,nf...->n...", weights, maps).relu()
+        maps = _arranged(kept[-1], images, network).detach().float()
+        gradients = (_arranged(_gradient(head(found), classes, kept[-1]), images, network) for head in heads)
+        weights = torch.stack([gradient.float().flatten(2).mean(2) for gradient in gradients])
+    return torch.einsum("hnf,nf...->hn...", weights, maps).relu()
 
 
 def heat_maps(cams: Tensor, size: Sequence[int]) -> Tensor:
@@ -66,6 +75,14 @@ def heat_maps(cams: Tensor, size: Sequence[int]) -> Tensor:
     grown = functional.interpolate(cams.float()[:, None], size=tuple(size), mode=_LINEAR[len(size)])[:, 0]
     highest = grown.flatten(1).amax(1).clamp_min(torch.finfo(torch.float32).tiny)
     return grown / highest.reshape(-1, *[1] * len(size))
+
+
+def _gradient(logits: Tensor, classes: Tensor | int | None, maps: Tensor) -> Tensor:
+    """Of the chosen class's logit with respect to the maps."""
+    logits = logits.flatten(2).mean(2) if logits.ndim > 2 else logits
+    chosen = _chosen(classes, logits)
+    (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), maps, retain_graph=True)
+    return gradient
 
 
 def _chosen(classes: Tensor | int | None, logits: Tensor) -> Tensor:
