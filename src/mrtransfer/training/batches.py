@@ -1,6 +1,7 @@
 """Batches: slices of the pixel store, in an order that is a pure function of (seed, epoch)."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Protocol
@@ -46,10 +47,13 @@ class Numbered(Protocol):
 
 
 class Prefetched:
-    """All batches in order, each read in the background while the one before it is worked on."""
+    """All batches in order, each read in the background while the one before it is worked on.
 
-    def __init__(self, batches: Numbered) -> None:
-        self.batches = batches
+    ``note`` is told how many seconds each took to read.
+    """
+
+    def __init__(self, batches: Numbered, note: Callable[[float], None] = lambda _: None) -> None:
+        self.batches, self.note = batches, note
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -58,12 +62,18 @@ class Prefetched:
         if len(self) == 0:
             return
         with ThreadPoolExecutor(1, thread_name_prefix="next batch") as reader:
-            coming = reader.submit(self.batches.__getitem__, 0)
+            coming = reader.submit(self._read, 0)
             for number in range(len(self)):
                 batch = coming.result()
                 if number + 1 < len(self):
-                    coming = reader.submit(self.batches.__getitem__, number + 1)
+                    coming = reader.submit(self._read, number + 1)
                 yield batch
+
+    def _read(self, number: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        batch = self.batches[number]
+        self.note(time.perf_counter() - started)
+        return batch
 
 
 class Batches:

@@ -16,6 +16,7 @@ from mrtransfer.models.network import Backbone
 from mrtransfer.training.batches import Batches, Prefetched, batch_bounds, epoch_order, image_batches
 from mrtransfer.training.module import Progress, Task, Trainee
 from mrtransfer.training.problems import class_factors, derived_seed
+from mrtransfer.training.profile import AUGMENT
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Classifier(Trainee):
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
         """This epoch's batches."""
         rows = epoch_order(self.task.train, self.task.seed, self.epoch, self._seen())
-        return Prefetched(self._batches(rows))
+        return Prefetched(self._batches(rows), self.note_reading)
 
     def val_dataloader(self) -> Iterable[dict[str, Any]]:
         """All validation rows, in order."""
@@ -94,7 +95,8 @@ class Classifier(Trainee):
             seed = derived_seed(self.task.seed, "augment", self.epoch, int(batch["number"]))
             params = self.task.augment.sample(batch["size"], torch.Generator().manual_seed(seed))
             own = slice(batch["first"], batch["first"] + len(images))
-            images = self.task.augment.apply(images, params.take(own))
+            with self.measured(AUGMENT):
+                images = self.task.augment.apply(images, params.take(own))
         logits = self(images)
         losses = nn.functional.cross_entropy(logits, labels, reduction="none") * self.factors[labels]
         right = (logits.detach().argmax(dim=1) == labels).sum().double()

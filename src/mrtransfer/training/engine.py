@@ -22,6 +22,7 @@ from mrtransfer.training.module import Progress, Task, Trainee, copied
 from mrtransfer.training.part import Part
 from mrtransfer.training.pooled_norm import pooled_batch_norm
 from mrtransfer.training.precision import Precision, placed
+from mrtransfer.training.profile import TrainingProfiler
 from mrtransfer.transfer.freeze import apply_freeze, frozen_stages, recalibrate
 from mrtransfer.transfer.method import NetworkMethod
 
@@ -58,6 +59,7 @@ def run_training(
     folder: Path | None,
     device: str,
     devices: int,
+    profile: Path | None,
     checkpoint_seconds: float,
     advance: Callable[[int], None] | None,
 ) -> TrainResult:
@@ -78,7 +80,7 @@ def run_training(
             work.recalibrate(team)
         if team.part.world > 1:
             team.lead(work)
-        return work.run(team, checkpoint=_writer(path, key, checkpoint_seconds), advance=advance)
+        return work.run(team, checkpoint=_writer(path, key, checkpoint_seconds), advance=advance, profile=profile)
 
 
 def _follow(team: Team, network: nn.Module, head: nn.Module) -> TrainResult:
@@ -119,6 +121,7 @@ class _Training:
         *,
         checkpoint: Callable[[Trainee], None] | None = None,
         advance: Callable[[int], None] | None = None,
+        profile: Path | None = None,
     ) -> TrainResult:
         """All epochs that are missing, the state before training first."""
         task, progress = self.task, self.progress
@@ -132,6 +135,9 @@ class _Training:
         module = self.make(
             self.network, self.head, task, progress, part=team.part, checkpoint=checkpoint, advance=count
         )
+        profiler = None
+        if profile is not None:
+            profiler = TrainingProfiler(profile, team.device, module.steps, lambda: module.read_seconds)
         with (
             _quiet(),
             torch.random.fork_rng(),
@@ -142,9 +148,12 @@ class _Training:
                 _score_the_start(module, team)
             for end in _legs(task.method, progress.epoch, team.part):
                 apply_freeze(self.network, task.method, progress.epoch)
-                trainer = _trainer(team, end - progress.epoch, validates=len(task.validation) > 0)
+                validates = len(task.validation) > 0
+                trainer = _trainer(team, end - progress.epoch, validates=validates, profiler=profiler)
                 trainer.fit(module)
                 progress.optimizer = trainer.optimizers[0].state_dict()
+        if profiler is not None:
+            profiler.finish()
         if progress.best is not None:
             module.load_state_dict(progress.best)
         took = time.monotonic() - module.begun_at
@@ -235,7 +244,7 @@ def _key(task: Task, network: nn.Module, head: nn.Module) -> str:
     )
 
 
-def _trainer(team: Team, epochs: int, *, validates: bool) -> L.Trainer:
+def _trainer(team: Team, epochs: int, *, validates: bool, profiler: TrainingProfiler | None = None) -> L.Trainer:
     """A trainer that does nothing of its own accord: no logs, no files, no bars."""
     device = torch.device(team.device)
     together: dict[str, Any] = {}
@@ -257,6 +266,7 @@ def _trainer(team: Team, epochs: int, *, validates: bool) -> L.Trainer:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        profiler=profiler,
         plugins=[Connected(team.part)],
         **together,
     )

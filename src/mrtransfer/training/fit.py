@@ -44,6 +44,7 @@ def train(
     precision: Precision = FLOAT32,
     device: str = "auto",
     devices: int = 1,
+    profile: Path | None = None,
     checkpoint_seconds: float = 30.0,
     advance: Callable[[int], None] | None = None,
 ) -> TrainResult:
@@ -54,6 +55,9 @@ def train(
     where the head came from a probe. ``folder``: a checkpoint ``last.ckpt`` is kept there, and a training that was
     interrupted at any moment ends with the same bytes as one that was not. A checkpoint of another training is
     ignored. ``advance`` is called with the number of images after every step.
+
+    ``devices``: processes that share every batch (:mod:`~mrtransfer.training.distributed`); the same curves within
+    rounding. ``profile``: a folder for traces and the table of times (:mod:`~mrtransfer.training.profile`).
 
     Raises :class:`UserError` where ``method.freeze`` is no stage of the network, where training diverges, and where
     the checkpoint cannot be written.
@@ -77,6 +81,7 @@ def train(
         folder=folder,
         device=choose_device(device),
         devices=devices,
+        profile=profile,
         checkpoint_seconds=checkpoint_seconds,
         advance=advance,
     )

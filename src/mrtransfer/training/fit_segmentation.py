@@ -47,6 +47,7 @@ def train_segmenter(
     precision: Precision = FLOAT32,
     device: str = "auto",
     devices: int = 1,
+    profile: Path | None = None,
     checkpoint_seconds: float = 30.0,
     advance: Callable[[int], None] | None = None,
 ) -> TrainResult:
@@ -56,7 +57,7 @@ def train_segmenter(
     many as visit every training case once. Every ``method.validate_every`` epochs the whole validation cases are
     segmented; the best epoch is the one of highest Dice, and the last where there are no validation rows. The state
     before training is scored too (epoch 0), and competes where ``method`` starts from a probe's or a source's head.
-    ``folder``, ``advance`` and interruptions: as in :func:`~mrtransfer.training.fit.train`.
+    ``folder``, ``devices``, ``profile``, ``advance`` and interruptions: as in :func:`~mrtransfer.training.fit.train`.
 
     Raises :class:`UserError` where ``method.freeze`` is no stage of the network, ``plan.patch`` does not fit it, a
     case has no mask, a setting is only for classification, and where training diverges.
@@ -92,6 +93,7 @@ def train_segmenter(
         folder=folder,
         device=choose_device(device),
         devices=devices,
+        profile=profile,
         checkpoint_seconds=checkpoint_seconds,
         advance=advance,
     )

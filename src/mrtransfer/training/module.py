@@ -4,6 +4,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -91,6 +92,11 @@ class Trainee(L.LightningModule):
         self.task, self.progress, self.part = task, progress, part
         self.checkpoint, self.advance = checkpoint, advance
         self.begun_at = time.monotonic()
+        self.read_seconds = 0.0
+
+    def note_reading(self, seconds: float) -> None:
+        """A training batch was read in the background."""
+        self.read_seconds += seconds
 
     # What a subclass says
 
@@ -179,6 +185,10 @@ class Trainee(L.LightningModule):
         if self.part.world == 1:
             return loss
         return loss * (len(batch["images"]) * self.part.world / batch["size"])
+
+    def measured(self, action: str) -> AbstractContextManager[Any]:
+        """A block whose time a profile tells apart."""
+        return self.trainer.profiler.profile(action)  # type: ignore[attr-defined]
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums anew."""

@@ -22,6 +22,7 @@ from mrtransfer.training.batches import Prefetched
 from mrtransfer.training.module import Progress, Task, Trainee
 from mrtransfer.training.part import ALONE, Part
 from mrtransfer.training.problems import derived_seed
+from mrtransfer.training.profile import AUGMENT
 from mrtransfer.training.sliding import predict_case
 
 _LEAST = 1e-7  # probabilities are kept this far from 0 and 1, so that their logits are finite
@@ -96,7 +97,7 @@ class Segmenter(Trainee):
 
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
         """This epoch's patches."""
-        return Prefetched(EpochPatches(self.sampler, self.epoch, self.part))
+        return Prefetched(EpochPatches(self.sampler, self.epoch, self.part), self.note_reading)
 
     def val_dataloader(self) -> list[int]:
         """This process's validation cases; -1 for none."""
@@ -115,7 +116,8 @@ class Segmenter(Trainee):
 
     def step_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The loss of augmented patches; sums of loss, patches, right and all voxels, and the counts of each region."""
-        images, masks = self._augmented(batch)
+        with self.measured(AUGMENT):
+            images, masks = self._augmented(batch)
         logits = self(images)
         loss = self.loss(logits, masks)
         with torch.no_grad():
