@@ -78,9 +78,9 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as readable JSON whose bytes depend on the value alone."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: str | Path, value: Any, *, sort: bool = True) -> None:
+    """Write ``value`` as readable JSON whose bytes depend on the value alone; ``sort=False`` keeps its keys' order."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=sort, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

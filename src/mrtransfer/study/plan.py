@@ -129,7 +129,8 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, desk: Desk)
     """Lay out all runs.
 
     Raises :class:`UserError` where a budget is larger than the data or a class has no subject to train on, before
-    anything is computed. Runs of a method that learns nothing differ in neither budget nor seed: they share one key.
+    anything is computed. Runs of a method that learns nothing differ in neither budget nor seed: they share one key,
+    and are validated on the rows of the last.
     """
     folds = make_folds_of(recipe, target)
     weights = {name: parse_weights(arm.weights) for name, arm in recipe.arms.items()}
@@ -155,8 +156,9 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, desk: Desk)
                 "source": wanted.key if wanted else None,
                 "arithmetic": desk.arithmetic(arm),
             }
+            last = draws[fold.index][recipe.budgets[-1], recipe.seeds[-1]]
             for (budget, seed), drawn in draws[fold.index].items():
-                rows = (drawn.train, drawn.validation, fold.test) if arm.method.learns else (fold.test,)
+                rows = (drawn.train, drawn.validation, fold.test) if arm.method.learns else (last.validation, fold.test)
                 own = {"rows": [digest(part.tolist()) for part in rows], "seed": seed if arm.method.learns else None}
                 own |= desk.asks(budget if arm.method.learns else recipe.budgets[-1])
                 key = digest(common | own)

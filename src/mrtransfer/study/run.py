@@ -95,7 +95,8 @@ class Study:
             results = self._results(workshop, plan)
         with watch.measure("best model"):
             results["model"] = train_final(best_arm(plan, workshop), plan, workshop, results)
-        write_json(self.folder / "results.json", results)
+        # in the order of the recipe and the metrics, so that the report can be drawn again as it was
+        write_json(self.folder / "results.json", results, sort=False)
         self._keep_environment(plan, watch)
         self._draw(workshop, plan, results)
         return Finished(self.folder, results)

@@ -1,4 +1,4 @@
-"""What the report says of the data: samples per class and split, and the audit's findings."""
+"""What the report says of the data: samples per class and split, what masks hold, and the audit's findings."""
 
 from typing import Any
 
@@ -43,7 +43,8 @@ def _view(data: dict[str, Any], role: str | None) -> dict[str, Any]:
         "splits": [f"{data['splits'][split]:,}" for split in splits],
     }
     facts = [
-        f"{count_of(data['unlabelled'], 'sample')} without a label" if data.get("unlabelled") else None,
+        f"{count_of(data['unlabelled'], 'sample')} without a label" if classes and data.get("unlabelled") else None,
+        *_mask_facts(data),
         count_of(data["subjects"], "subject") if data.get("subjects") and not subjects else None,
         count_of(data["groups"], "cluster") + " of images that duplicate each other" if data.get("groups") else None,
         f"{data['units']:,} independent units (subjects and duplicates joined)" if data.get("units") else None,
@@ -60,6 +61,15 @@ def _view(data: dict[str, Any], role: str | None) -> dict[str, Any]:
         "splits": splits,
         "notes": [*notes, *data.get("notes", [])],
     }
+
+
+def _mask_facts(data: dict[str, Any]) -> list[str]:
+    """How many samples have masks and of what, and the regions that are scored where these are not just the classes."""
+    if not data.get("masks") or not data.get("mask_classes"):
+        return []
+    structures, regions = data["mask_classes"][1:], data.get("mask_regions") or []
+    known = [f"{count_of(data['masks'], 'mask')} of {', '.join(structures)}"]
+    return known if list(regions) == list(structures) else [*known, f"scored regions: {', '.join(regions)}"]
 
 
 def audit_view(audit: dict[str, Any] | None) -> dict[str, Any] | None:
