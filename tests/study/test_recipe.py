@@ -139,3 +139,18 @@ def test_every_bundled_recipe_is_valid_in_every_profile_with_and_without_a_path(
 )
 def test_every_example_of_the_documentation_is_valid(path):
     assert load_recipe(path, ["target.path=scans"]).question
+
+
+def test_mirroring_is_refused_for_networks_that_never_saw_mirror_images():
+    arm = {"network": "residual_unet", "method": "scratch", "augment": {"flip": [0.5, 0, 0.5]}}
+    target = {"dataset": "phantom", "task": "segmentation"}
+    recipe = {"question": "?", "task": "segmentation", "target": target, "arms": {"plain": arm}}
+    with pytest.raises(UserError, match=r"inference.mirror: arm 'plain' never sees mirror images.*every axis"):
+        parse_recipe({**recipe, "inference": {"mirror": True}})
+    seen = {**arm, "augment": {"flip": 0.5}}
+    assert parse_recipe({**recipe, "arms": {"plain": seen}, "inference": {"mirror": True}}).question
+
+
+def test_another_way_to_split_takes_the_place_of_the_former():
+    recipe = load_recipe("demo", ["target.split.test=0.2"])
+    assert (recipe.target.split.folds, recipe.target.split.test) == (None, 0.2)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainSerializer, SerializationInfo, field_validator
+from pydantic import AfterValidator, Field, PlainSerializer, SerializationInfo, field_validator, model_validator
 
 from mrtransfer.augment.volume import VolumeAugment
 from mrtransfer.common.errors import UserError, unknown_name
@@ -24,7 +24,7 @@ class InferenceSpec(Strict):
     overlap: float = Field(0.5, ge=0, lt=1)
     """Share by which neighbouring windows overlap."""
     mirror: bool = False
-    """Average over all mirror images of each window: slower, a little better."""
+    """Average over all mirror images of each window: slower, and a little better for networks that learned them."""
     clean: Literal["validation", "none"] = "validation"
     """Remove small components, as far as that raises the Dice on validation subjects; or never."""
 
@@ -105,6 +105,17 @@ class SegmentationRecipe(Recipe):
     inference: InferenceSpec = InferenceSpec()
     arms: Mapping[str, SegmentationArm]
     metric: str = "dice"
+
+    @model_validator(mode="after")
+    def _mirrors_only_what_was_learned(self) -> "SegmentationRecipe":
+        for name, arm in self.arms.items():
+            flips = arm.augment.flip[: arm.network.options.get("dims", 3)]
+            if self.inference.mirror and arm.method.learns and not all(flips):
+                raise ValueError(
+                    f"inference.mirror: arm {name!r} never sees mirror images in training; give it augment.flip along "
+                    "every axis, or leave mirror out (a left and a right, or a front and a back, forbid it)"
+                )
+        return self
 
     @field_validator("plan")
     @classmethod
