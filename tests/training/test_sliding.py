@@ -70,11 +70,12 @@ def slow(image, patch, overlap, network, *, mirror=False):
         at = (slice(None), *(slice(s, s + n) for s, n in zip(start, patch, strict=True)))
         window = torch.from_numpy(padded[at][None].copy())
         with torch.no_grad():
-            answers = [head(body(window.flip(f))).softmax(1).flip(f)[0].numpy() for f in flips]
+            answers = [head(body(window.flip(f))).flip(f)[0].numpy() for f in flips]
         sums[at] += gauss * np.mean(answers, axis=0)
         weights[at[1:]] += gauss
     inner = tuple(slice(p // 2, p // 2 + n) for p, n in zip(pad, image.shape[1:], strict=True))
-    return (sums / weights)[(slice(None), *inner)]
+    odds = np.exp(sums / weights)
+    return (odds / odds.sum(axis=0))[(slice(None), *inner)]
 
 
 @pytest.mark.parametrize(
@@ -121,9 +122,9 @@ def test_it_agrees_with_monai(shape, patch, overlap, blending):
     network, head = modules(1)
     with torch.no_grad():
         theirs = sliding_window_inference(
-            torch.from_numpy(image[None]), patch, 3, lambda x: head(network(x)).softmax(1), overlap=overlap,
+            torch.from_numpy(image[None]), patch, 3, lambda x: head(network(x)), overlap=overlap,
             mode=blending, cval=float(image.min()),
-        )[0].numpy()  # fmt: skip
+        ).softmax(1)[0].numpy()  # fmt: skip
     found = predicted(image, patch, overlap=overlap, blending=blending)
     np.testing.assert_allclose(found, theirs, atol=1e-5)
 

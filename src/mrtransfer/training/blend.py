@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from mrtransfer.training.windows import Tiles, overlap_slices
 
 
 class Blend:
-    """Weighted sums over a slab that moves through the volume; what no further window touches goes to ``output``."""
+    """Weighted sums over a slab that moves through the volume; what no further window touches goes to ``output``.
 
-    def __init__(self, output: np.ndarray, tiles: Tiles, weights: Tensor) -> None:
-        self.output, self.tiles, self.window = output, tiles, weights
+    ``finish`` makes of mean logits (1, K, x, y, z) what is to be put out.
+    """
+
+    def __init__(self, output: np.ndarray, tiles: Tiles, weights: Tensor, finish: Callable[[Tensor], Tensor]) -> None:
+        self.output, self.tiles, self.window, self.finish = output, tiles, weights, finish
         self.axis, self.base, self.end = tiles.axis, tiles.low[tiles.axis], tiles.high[tiles.axis]
         self.size = [high - low for low, high in zip(tiles.low, tiles.high, strict=True)]
         self.size[self.axis] = min(self.size[self.axis], tiles.patch[self.axis])
@@ -43,7 +47,7 @@ class Blend:
         means = self.sums.narrow(self.axis + 1, 0, done) / self.weights.narrow(self.axis, 0, done)
         place = [slice(low, high) for low, high in zip(self.tiles.low, self.tiles.high, strict=True)]
         place[self.axis] = slice(self.base, base)
-        self.output[(slice(None), *place)] = means.cpu().numpy()
+        self.output[(slice(None), *place)] = self.finish(means[None])[0].cpu().numpy()
         for values, axis in ((self.sums, self.axis + 1), (self.weights, self.axis)):
             values.narrow(axis, 0, kept).copy_(values.narrow(axis, done, kept).clone())
             values.narrow(axis, kept, done).zero_()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from functools import partial
 from itertools import combinations
 from math import prod
 from typing import Literal, Protocol
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from mrtransfer.common.progress import progress
 from mrtransfer.data.cases.normalise import Normalise, padding_values
+from mrtransfer.tasks.segmentation.outputs import probabilities
 from mrtransfer.training.blend import Blend, allocate, fill_outside
 from mrtransfer.training.precision import FLOAT32, Precision, Requested, choose_device, choose_precision, placed
 from mrtransfer.training.windows import Tiles, cut, importance, place_windows
@@ -58,10 +60,11 @@ def predict_case(
 
     The modules are on ``device`` in the layout of ``precision`` (see :func:`~mrtransfer.training.precision.placed`);
     they are run in evaluation mode. Windows of ``plan.patch`` voxels share ``overlap`` of themselves with their
-    neighbours; their probabilities (softmax or sigmoid, as ``loss`` asks for) are averaged with Gaussian importance
-    (σ = patch / 8; Isensee et al. 2021, nnU-Net), or all alike where ``blending`` is constant. ``mirror``: every window
-    is also seen mirrored along all axes (8 passes in 3-D, 4 in 2-D). A volume smaller than a window is surrounded by
-    background, as patches are in training (:func:`~mrtransfer.data.cases.normalise.padding_values`).
+    neighbours; their logits are averaged with Gaussian importance (σ = patch / 8; Isensee et al. 2021, nnU-Net), or all
+    alike where ``blending`` is constant, and then become probabilities, by softmax or sigmoid as ``loss`` asks for.
+    ``mirror``: every window is also seen mirrored along all axes (8 passes in 3-D, 4 in 2-D). A volume smaller than a
+    window is surrounded by background, as patches are in training
+    (:func:`~mrtransfer.data.cases.normalise.padding_values`).
     ``batch``: windows that are computed together, which changes nothing but time and memory.
 
     ``skip_background``: a window of constant channels is computed once and its answer reused, which is exact, as the
@@ -75,7 +78,8 @@ def predict_case(
     if image.ndim != 4 or not 0 <= overlap < 1:
         raise ValueError(f"an image (C, X, Y, Z) and an overlap in [0, 1) are needed, not {image.shape}, {overlap}")
     patch, shape = tuple(plan.patch), image.shape[1:]
-    run = _runner(network, head, loss, precision, torch.device(device), mirror)
+    run = _runner(network, head, precision, torch.device(device), mirror)
+    finish = partial(probabilities, name=loss)
     background = padding_values(image, plan.normalise)
     tiles = place_windows(image, patch, overlap, background if skip_background else None)
     with _evaluating(network, head), torch.inference_mode():
@@ -85,13 +89,13 @@ def predict_case(
                 if blend is None:
                     output = allocate((len(answer), *shape), memory)
                     weights = importance(patch) if blending == "gaussian" else np.ones(patch, np.float32)
-                    blend = Blend(output, tiles, torch.from_numpy(weights).to(answer.device))
+                    blend = Blend(output, tiles, torch.from_numpy(weights).to(answer.device), finish)
                 blend.add(start, answer)
                 advance(1)
         assert blend is not None  # every grid has a window
         blend.move(blend.end)
         if not tiles.covers(shape):
-            fill_outside(output, tiles, _around(run, background, patch))
+            fill_outside(output, tiles, finish(_around(run, background, patch))[0].cpu().numpy())
     return output
 
 
@@ -141,11 +145,8 @@ def _probe_patch(patch: tuple[int, ...], divisor: tuple[int, ...]) -> tuple[int,
     return patch
 
 
-def _runner(
-    network: nn.Module, head: nn.Module, loss: str, precision: Precision, device: torch.device, mirror: bool
-) -> Run:
-    """A function from windows (n, C, *patch) float32 to their probabilities (n, K, *patch) float32 on ``device``."""
-    from mrtransfer.tasks.segmentation.losses import probabilities
+def _runner(network: nn.Module, head: nn.Module, precision: Precision, device: torch.device, mirror: bool) -> Run:
+    """A function from windows (n, C, *patch) float32 to their logits (n, K, *patch) float32 on ``device``."""
 
     def run(windows: np.ndarray) -> Tensor:
         images = torch.from_numpy(windows).to(device)
@@ -155,8 +156,7 @@ def _runner(
         for flip in flips:
             with precision.autocast(device):
                 seen = images.flip(flip) if flip else images
-                logits = head(network(precision.lay_out(seen)))
-            answer = probabilities(logits.float(), loss)
+                answer = head(network(precision.lay_out(seen))).float()
             total = answer if total is None else total + answer.flip(flip)  # the first flip is none at all
         assert total is not None
         return total / len(flips) if mirror else total
@@ -167,7 +167,7 @@ def _runner(
 def _answers(
     run: Run, image: np.ndarray, background: np.ndarray, tiles: Tiles, batch: int
 ) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """Every window's start and its probabilities (K, *patch), in the order of ``tiles``."""
+    """Every window's start and its logits (K, *patch), in the order of ``tiles``."""
     known: dict[bytes, Tensor] = {}
     waiting: list[tuple[tuple[int, ...], np.ndarray | Tensor]] = []
     fresh = 0
@@ -203,11 +203,11 @@ def _computed(
         yield start, window if isinstance(window, Tensor) else next(answers)
 
 
-def _around(run: Run, background: np.ndarray, patch: tuple[int, ...]) -> np.ndarray:
-    """Probabilities (K,) in the middle of a window of nothing but ``background`` (C,)."""
+def _around(run: Run, background: np.ndarray, patch: tuple[int, ...]) -> Tensor:
+    """Logits (1, K) in the middle of a window of nothing but ``background`` (C,)."""
     window = np.broadcast_to(background[:, None, None, None], (len(background), *patch))
     x, y, z = (length // 2 for length in patch)
-    return run(np.array(window[None]))[0, :, x, y, z].cpu().numpy()
+    return run(np.array(window[None]))[:, :, x, y, z]
 
 
 @contextmanager
