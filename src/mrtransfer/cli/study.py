@@ -26,6 +26,12 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe, show what it resolves to, run nothing.")
     ] = False,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes that share every batch: GPUs of this machine, or CPU processes.")
+    ] = 1,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Profile: write Chrome/Perfetto traces, and print where the time went.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Run a study, or continue it: the same command picks up where it stopped."""
@@ -39,20 +45,37 @@ def command(
         show_recipe(checked.model_dump(mode="json", exclude_none=True, exclude={"vary", "shared"}), json)
         return
     from mrtransfer.study.run import Study
+    from mrtransfer.training.distributed import serve
 
-    run_and_say(Study(checked), out or Path("studies") / checked.name, json)
+    if serve():  # one of several processes that were started together: the first one leads
+        return
+    run_and_say(Study(checked), out or Path("studies") / checked.name, json, devices=devices, trace=trace)
 
 
-def run_and_say(study: "Study", out: Path, json: bool) -> None:
+def run_and_say(study: "Study", out: Path, json: bool, *, devices: int = 1, trace: bool = False) -> None:
     """Run the study into ``out`` and print its verdict, or all its results as JSON."""
-    finished = study.run(out)
+    finished = study.run(out, devices=devices, trace=trace)
     if json:
         print_json({**finished.results, "folder": str(finished.folder), "report": str(finished.report)})
         return
     console = Console(highlight=False)
+    if trace:
+        show_traces(out / "traces", console)
     console.print(f"\n{finished.verdict}\n", style="bold", markup=False)
     console.print(f"report   {finished.report}", markup=False, soft_wrap=True)
     console.print(f"model    {finished.model}", markup=False, soft_wrap=True)
+
+
+def show_traces(folder: Path, console: Console) -> None:
+    """Print the tables of times that lie in ``folder``, each with the place of its traces."""
+    from mrtransfer.training.profile import TABLE, profile_table, read_profile
+
+    tables = sorted(folder.glob(f"*/{TABLE}"))
+    for table in tables:
+        console.print(f"\n{table.parent}", style="bold", markup=False, soft_wrap=True)
+        console.print(profile_table(read_profile(table.parent)), markup=False, soft_wrap=True)
+    if not tables:
+        console.print("nothing was trained this time, so there is no trace; give a new folder with --out")
 
 
 def show_recipe(resolved: dict[str, Any], json: bool) -> None:

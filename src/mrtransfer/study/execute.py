@@ -8,6 +8,8 @@ from typing import Any
 from mrtransfer.study.outcome import is_done, save_run
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.workshop import Advance, AnyWorkshop, Job
+from mrtransfer.training.precision import choose_device
+from mrtransfer.training.profile import profiled
 
 
 def execute(plan: Plan, workshop: AnyWorkshop, advance: Advance) -> None:
@@ -42,7 +44,8 @@ def _train(run: Run, workshop: AnyWorkshop) -> None:
     """A run that trains the network itself; interrupted, it goes on from its last checkpoint."""
     started = time.perf_counter()
     trained = workshop.train(job_of(run, workshop))
-    test = workshop.scores(trained, workshop.target, run.test)
+    with profiled(trained.trace, "predict", choose_device(workshop.device)):
+        test = workshop.scores(trained, workshop.target, run.test)
     kept = workshop.illustrate([run], trained.network, [trained.head])[0]
     parts = {
         "validation": workshop.scores(trained, workshop.target, run.drawn.validation),

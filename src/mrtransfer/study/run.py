@@ -80,13 +80,20 @@ class Study:
             )
         return cls(load_recipe(path), Path(folder))
 
-    def run(self, folder: str | Path | None = None, device: str = "auto") -> Finished:
-        """Carry the study out in ``folder``, or go on with it there; what is done already is not done again."""
+    def run(
+        self, folder: str | Path | None = None, device: str = "auto", *, devices: int = 1, trace: bool = False
+    ) -> Finished:
+        """Carry the study out in ``folder``, or go on with it there; what is done already is not done again.
+
+        ``devices``: processes that share every batch of a training (leave it out under ``torchrun`` or ``srun``).
+        ``trace``: traces and tables of times of the first training of every arm go to ``traces`` in the folder.
+        """
         watch = Stopwatch()
         self.folder = Path(folder or self.folder or Path("studies") / self.recipe.name)
         if not (self.folder / "recipe.yaml").is_file():
             self._keep_recipe(self.folder)  # says at once where one may not write
         workshop, plan = self._prepare(self.folder, device, watch)
+        workshop.devices, workshop.traces = devices, self.folder / "traces" if trace else None
         self._keep_recipe(self.folder)  # only now: one that is refused must not take the place of a finished study's
         write_json(self.folder / "plan.json", plan.to_json())
         with watch.measure("runs"), progress(f"Study {self.recipe.name}", total=len(plan.runs)) as advance:

@@ -1,5 +1,6 @@
 """What all runs of a study share, whatever the task: initial weights, training, model folders, and the leak check."""
 
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from mrtransfer.study.recipe import ArmSpec, Budget, Recipe
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.training.fit import TrainResult
 from mrtransfer.training.precision import Precision, choose_device
+from mrtransfer.training.profile import TABLE
 
 Advance = Callable[[int], None]
 A = TypeVar("A", bound=ArmSpec)
@@ -57,6 +59,8 @@ class Trained(Generic[A, D, N]):
     head: nn.Sequential
     precision: Precision
     record: dict[str, Any]
+    trace: Path | None = None
+    """Where a trace of its predictions goes."""
 
     def discard_checkpoints(self) -> None:
         """Remove what only an interrupted training needs."""
@@ -84,6 +88,10 @@ class Workshop(ABC, Generic[A, D, N]):
     def __init__(self, recipe: Recipe, folder: Path, target: D, source: D | None, device: str = "auto"):
         self.recipe, self.folder, self.device = recipe, folder, device
         self.target, self.source = target, source
+        self.devices = 1
+        """Processes that share every batch."""
+        self.traces: Path | None = None
+        """Where traces of the first training of every arm go, if they are wanted."""
         self._precisions: dict[str, Precision] = {}
         self._seen_before: WeakKeyDictionary[nn.Module, Mapping[str, Any]] = WeakKeyDictionary()
 
@@ -120,8 +128,10 @@ class Workshop(ABC, Generic[A, D, N]):
         """The head that training starts with; what was found out on the way goes to ``record``."""
 
     @abstractmethod
-    def fit(self, job: Job[A, D], network: N, head: nn.Sequential, precision: Precision) -> TrainResult:
-        """Train both in place."""
+    def fit(
+        self, job: Job[A, D], network: N, head: nn.Sequential, precision: Precision, trace: Path | None
+    ) -> TrainResult:
+        """Train both in place; ``trace`` is a folder for traces."""
 
     @abstractmethod
     def measure_precision(self, arm: A) -> tuple[dict[str, Any], Precision]:
@@ -204,20 +214,27 @@ class Workshop(ABC, Generic[A, D, N]):
         """Train the arm's network on rows of the domain; continues where it was interrupted."""
         network, report = self.initial(job.arm, job.weights, job.source, job.domain, job.fold, job.seed)
         record: dict[str, Any] = {"weights": report.to_json()}
-        precision = self.precision(job.arm)
+        precision, trace = self.precision(job.arm), self.trace_of(job)
         if job.arm.method.learns:
             head = self.fresh_head(job, network, record)
-            result = self.fit(job, network, head, precision)
+            result = self.fit(job, network, head, precision, trace)
             record |= {"curves": result.curves, "best_epoch": result.best_epoch}
         else:
             head = self.head_as_it_is(job)
             record |= {"curves": [], "best_epoch": 0}
-        trained = Trained(job, network, head, precision, record)
+        trained = Trained(job, network, head, precision, record, trace)
         self.finish(trained)
         return trained
 
     def finish(self, trained: Trained[A, D, N]) -> None:
         """What a task chooses on the validation rows once the network is trained; goes to its record."""
+
+    def trace_of(self, job: Job[A, D]) -> Path | None:
+        """The folder for a trace of this training; None where none is wanted, or the arm has its trace already."""
+        arms: Mapping[str, Any] = self.recipe.arms
+        name = next((name for name, arm in arms.items() if arm is job.arm), "source")
+        folder = None if self.traces is None else self.traces / re.sub(r"[^\w.-]+", "-", name)
+        return None if folder is None or (folder / TABLE).is_file() else folder
 
     def pretrained(self, job: Job[A, D]) -> LoadedModel | None:
         """The whole model that the job's weights come from: a source training's, or a model folder; None otherwise."""

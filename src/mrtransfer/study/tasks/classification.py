@@ -165,7 +165,9 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         record["probe"] = {"l2": probe.l2, "validation": probe.validation}
         return probe.head()
 
-    def fit(self, job: Images, network: Backbone, head: nn.Sequential, precision: Precision) -> TrainResult:
+    def fit(
+        self, job: Images, network: Backbone, head: nn.Sequential, precision: Precision, trace: Path | None
+    ) -> TrainResult:
         """Train on augmented images."""
         assert isinstance(job.arm.method, NetworkMethod), f"{job.arm.method.name} does not train the network"
         return train(
@@ -182,6 +184,8 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
             folder=job.checkpoints,
             precision=precision,
             device=self.device,
+            devices=self.devices,
+            profile=trace,
         )
 
     def scores(

@@ -176,7 +176,9 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
 
     # Training and scores
 
-    def fit(self, job: Volumes, network: SegmentationNetwork, head: nn.Sequential, precision: Precision) -> TrainResult:
+    def fit(
+        self, job: Volumes, network: SegmentationNetwork, head: nn.Sequential, precision: Precision, trace: Path | None
+    ) -> TrainResult:
         """Train on patches: as many in a step as the plan says, where the method does not."""
         method = job.arm.method
         assert isinstance(method, NetworkMethod)
@@ -195,6 +197,8 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             folder=job.checkpoints,
             precision=precision,
             device=self.device,
+            devices=self.devices,
+            profile=trace,
         )
 
     def _batch(self, arm: SegmentationArm, domain: VolumeDomain, fold: int) -> int:
