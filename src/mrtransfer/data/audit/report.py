@@ -72,7 +72,8 @@ class AuditReport:
 
 def write_report(path: Path, report: AuditReport) -> None:
     """Keep a report for :func:`read_report`."""
-    write_json(path, {"data": report.data, "groups": list(report.groups), "pairs": [asdict(p) for p in report.pairs]})
+    kept = {"data": report.data, "groups": list(report.groups), "pairs": [asdict(pair) for pair in report.pairs]}
+    write_json(path, kept, sort=False)  # found again, it must give the same bytes of results
 
 
 def read_report(path: Path, root: Path) -> AuditReport:
