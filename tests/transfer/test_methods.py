@@ -24,6 +24,18 @@ def test_the_four_methods_of_the_classification_studies_are_there():
     assert [name for name in METHODS.names() if METHODS.get(name).cached] == ["linear_probe", "mlp_probe"]
 
 
+def test_only_methods_that_train_the_network_have_steps_and_a_rhythm_of_validation():
+    for name in ("scratch", "fine_tune"):
+        method = parse_method({"name": name, "steps": 250, "validate_every": 5})
+        assert (method.steps, method.validate_every) == (250, 5)
+        assert (parse_method(name).steps, parse_method(name).validate_every) == (None, 1)
+        for wrong in ({"steps": 0}, {"validate_every": 0}):
+            with pytest.raises(UserError, match=next(iter(wrong))):
+                parse_method({"name": name, **wrong})
+    with pytest.raises(UserError, match="unknown key 'steps'"):
+        parse_method({"name": "mlp_probe", "steps": 3})
+
+
 def test_a_field_declared_as_method_is_written_with_all_settings_of_the_method_at_hand():
     class Arm(BaseModel):
         method: Method

@@ -189,11 +189,11 @@ def team_of(devices: int, device: str) -> Iterator[Team]:
         yield team
         team.at_work = False
     except BaseException as error:
-        if not team.at_work:
+        number = team.lost() if isinstance(error, RuntimeError) else None
+        if not team.at_work and number is None:
             raise
         if launched().world > 1:
             _broken.append("an earlier training ended with an error")
-        number = team.lost() if isinstance(error, RuntimeError) else None
         team.abandon()
         if number is not None:
             raise UserError(
@@ -249,6 +249,8 @@ def _helped(devices: int, device: str) -> Team:
     kind = torch.device(device).type
     if _present and (_present[0].part.world != devices or torch.device(_present[0].device).type != kind):
         _present[0].close()
+    elif _present and any(helper.poll() is not None for helper in _present[0].helpers):
+        _present[0].abandon()
     if _present:
         return _present[0]
     folder = Path(tempfile.mkdtemp(prefix="mrtransfer-"))

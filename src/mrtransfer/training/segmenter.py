@@ -137,15 +137,10 @@ class Segmenter(Trainee):
         return augment.apply(images, masks, params.take(own), spacing=self.spacing, outside=outside)
 
     def _sums(self, loss: Tensor, logits: Tensor, masks: Tensor) -> Tensor:
-        labels, name = self.task.labels, self.task.loss
-        counts = region_counts(logits, masks, name, labels)
-        if by_region(name):
-            member = torch.from_numpy(labels.membership).to(logits.device)
-            right = ((logits > 0) == member[:, masks.long()].transpose(0, 1)).all(dim=1).sum()
-        else:
-            right = (logits.argmax(dim=1) == masks).sum()
-        head = torch.stack([loss.double() * len(masks), *right.new_tensor([len(masks), masks.numel()]).double()])
-        return torch.cat([head, right.double()[None], counts.sum(dim=0).flatten().double()])
+        tally = _tally_regions if by_region(self.task.loss) else _tally_classes
+        counts, right = tally(logits, masks, self.task.labels)
+        head = [loss.double() * len(masks), right.new_tensor(len(masks)), right.new_tensor(masks.numel()), right]
+        return torch.cat([torch.stack(head), counts.flatten()])
 
     def _scores(self, sums: Tensor) -> dict[str, float]:
         loss, samples, voxels, right, *counts = sums.tolist()
@@ -191,6 +186,23 @@ class Segmenter(Trainee):
     def score(self, row: Mapping[str, Any]) -> float:
         """Minus the validation Dice."""
         return math.inf if row["validation_dice"] is None else -float(row["validation_dice"])
+
+
+def _tally_classes(logits: Tensor, masks: Tensor, labels: MaskLabels) -> tuple[Tensor, Tensor]:
+    """Voxels of each region (R, 3): in both, predicted only, reference only; and voxels of the right class; float64."""
+    number = len(labels.names)
+    pairs = torch.bincount((masks.long() * number + logits.argmax(dim=1)).flatten(), minlength=number * number)
+    table = pairs.reshape(number, number).double()  # reference × predicted
+    member = torch.from_numpy(labels.membership).to(table)
+    both = torch.einsum("rt,tp,rp->r", member, table, member)
+    return torch.stack([both, member @ table.sum(0) - both, member @ table.sum(1) - both], dim=1), table.trace()
+
+
+def _tally_regions(logits: Tensor, masks: Tensor, labels: MaskLabels) -> tuple[Tensor, Tensor]:
+    """The same for one sigmoid per region; a voxel is right where all its regions are."""
+    counts = region_counts(logits, masks, "region", labels).sum(dim=0).double()
+    there = torch.from_numpy(labels.membership).to(logits.device)[:, masks.long()].transpose(0, 1)
+    return counts, ((logits > 0) == there).all(dim=1).sum().double()
 
 
 def check_cases(task: SegmentationTask) -> None:
