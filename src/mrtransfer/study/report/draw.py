@@ -128,7 +128,8 @@ def _tiles(results: dict[str, Any], saving: dict[str, Any] | None, measures: Mea
         tiles.append(
             {"value": f"{at_least}{saving['factor']:.1f} ×", "label": f"fewer labels than {saving['b']} at its best"}
         )
-    tiles.append({"value": f"{design['units']:,}", "label": f"test {design['unit']}s, {design['samples']:,} samples"})
+    samples = f", {design['samples']:,} samples" if design["samples"] != design["units"] else ""
+    tiles.append({"value": f"{design['units']:,}", "label": f"test {design['unit']}s{samples}"})
     seeds = f"{design['seeds']}"
     tiles.append({"value": seeds, "label": f"seed{'' if design['seeds'] == 1 else 's'} for each arm and budget"})
     return tiles

@@ -95,7 +95,7 @@ def _training(arm: str, runs: list[list[dict[str, Any]]], index: int) -> Markup:
         for place, (name, drawn) in enumerate((("training", MUTED), ("validation", colour(index)))):
             at = {"xy": (1, 0.995 - 0.1 * place), "xycoords": "axes fraction", "ha": "right", "va": "top"}
             axes[0].annotate(name, **at, color=drawn, fontsize=7.5)
-        axes[0].set_ylim(bottom=0)
+        axes[0].set_ylim(0, 1.2 * axes[0].get_ylim()[1])  # the words in the corner need room
         axes[0].set_title("loss", fontweight="normal", color=MUTED)
         for below, name in zip(axes[1:], scores, strict=True):
             if "dice" in scores:
@@ -111,15 +111,21 @@ def _training(arm: str, runs: list[list[dict[str, Any]]], index: int) -> Markup:
 def split_bars(folds: Sequence[dict[str, Any]]) -> Markup:
     """Stacked bars: how many subjects are for training, validation and test in each fold."""
     with styled():
-        figure, (axes,) = new_figure(4.7, 0.55 + 0.24 * len(folds))
+        figure, (axes,) = new_figure(4.7, 0.8 + 0.24 * len(folds))
         names = [f"fold {entry['fold']}" if len(folds) > 1 else "" for entry in folds]
-        left = np.zeros(len(folds))
-        for place, part in enumerate(("training", "validation", "test")):
+        parts = ("training", "validation", "test")
+        left, most = np.zeros(len(folds)), max(sum(entry[part] for part in parts) for entry in folds)
+        for place, part in enumerate(parts):
             counts = np.array([entry[part] for entry in folds], dtype=float)
-            bars = axes.barh(range(len(folds)), counts, left=left, height=0.7, color=colour(place), alpha=0.75, lw=0)
-            axes.bar_label(bars, [f"{part} {count:.0f}" if count else "" for count in counts], label_type="center",
-                           fontsize=7, color=INK)  # fmt: skip
+            bars = axes.barh(range(len(folds)), counts, left=left, height=0.7, color=colour(place), alpha=0.75, lw=0,
+                             label=part)  # fmt: skip
+            fits = counts > 0.025 * most  # the number is as wide as that
+            axes.bar_label(bars, [f"{count:.0f}" if fit else "" for count, fit in zip(counts, fits, strict=True)],
+                           label_type="center", fontsize=7, color=INK)  # fmt: skip
             left += counts
+        axes.grid(visible=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=7.5, borderpad=0, borderaxespad=0.3,
+                    handlelength=0.9, handletextpad=0.5, columnspacing=1.4)  # fmt: skip
         axes.set_yticks(range(len(folds)), names)
         axes.invert_yaxis()
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
