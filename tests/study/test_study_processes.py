@@ -18,7 +18,7 @@ TINY = {
         "split": {"test": 0.4, "validation": 0.25},
     },
     "plan": {"batch": 2},
-    "arms": {"plain": {"network": {"name": "residual_unet", "norm": "instance"}, "method": {"name": "scratch", "epochs": 2}}},
+    "arms": {"plain": {"network": "residual_unet", "method": {"name": "scratch", "epochs": 2}}},
     "resamples": 100,
     "precision": "float32",
 }  # fmt: skip
@@ -49,4 +49,7 @@ def test_two_processes_started_by_torchrun_give_the_curves_of_one(tmp_path):
     said, shared = run(tmp_path / "two", "-m", "torch.distributed.run", "--nproc-per-node=2")
     assert said.count("report ") == 1  # one process speaks
     for one, two in zip(alone, shared, strict=True):
-        assert two == pytest.approx(one, rel=1e-3, abs=1e-4, nan_ok=True)
+        for name, value in one.items():
+            # an untrained network's probabilities are close to each other, so that rounding turns some voxels over
+            within = 0.02 if name.endswith("dice") else 1e-4
+            assert two[name] == (None if value is None else pytest.approx(value, rel=1e-3, abs=within)), name

@@ -43,7 +43,12 @@ def _is_last(x: Tensor, layout: torch.memory_format) -> bool:
 
 
 def _by_sample(layer: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
-    """The batch norm of a batch of one is the instance norm of that one."""
+    """The batch norm of a batch of one is the instance norm of that one; so is the group norm of groups of one channel.
+
+    Forwards, group norm takes two thirds of the time, or half; backwards, in bfloat16, eight times as long.
+    """
+    if not torch.is_grad_enabled():
+        return nn.functional.group_norm(x, layer.num_features, layer.weight, layer.bias, layer.eps)
     parts = [
         nn.functional.batch_norm(one, None, None, layer.weight, layer.bias, True, 0.0, layer.eps) for one in x.split(1)
     ]

@@ -112,8 +112,8 @@ class Workshop(ABC, Generic[A, D, N]):
         """The pixels and labels of ``domain`` as the arm sees them on ``fold``, for the keys of runs."""
 
     @abstractmethod
-    def row_digests(self, domain: D) -> np.ndarray:
-        """(N,) str: the same for samples of the same pixels."""
+    def row_digests(self, domain: D, fold: int = 0) -> np.ndarray:
+        """(N,) str: the same for samples of the same pixels, as they are prepared for ``fold``."""
 
     @abstractmethod
     def source_arm(self, arm: A) -> A:
@@ -295,7 +295,7 @@ class Workshop(ABC, Generic[A, D, N]):
         """
         seen, before = np.concatenate(rows), self._seen_before.get(network, {})
         subjects = {name for name in domain.subjects[seen] if name} | set(before.get("subjects", ()))
-        digests = set(self.row_digests(domain)[seen].tolist()) | set(before.get("row_digests", ()))
+        digests = set(self.row_digests(domain, fold)[seen].tolist()) | set(before.get("row_digests", ()))
         spec = {
             "task": self.recipe.task,
             **self.described(arm, domain, fold, record),

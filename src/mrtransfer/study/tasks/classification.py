@@ -94,8 +94,8 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         asked = budget == self.recipe.budgets[-1] and self.masks is not None and self.masks.filled.any()
         return {"where": self.masks.content} if asked and self.masks is not None else {}
 
-    def row_digests(self, domain: ImageDomain) -> np.ndarray:
-        """Digests of the stored pixels."""
+    def row_digests(self, domain: ImageDomain, fold: int = 0) -> np.ndarray:
+        """Digests of the stored pixels, the same for all folds."""
         return domain.store.row_digests
 
     def source_arm(self, arm: ClassificationArm) -> ClassificationArm:

@@ -100,9 +100,9 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             "batch": self._batch(arm, domain, fold.index),
         }
 
-    def row_digests(self, domain: VolumeDomain) -> np.ndarray:
-        """Digests of the pixels as the first fold's plan prepares them."""
-        return self.plans.store(domain, 0, self.dims(next(iter(self.recipe.arms.values())))).row_digests
+    def row_digests(self, domain: VolumeDomain, fold: int = 0) -> np.ndarray:
+        """Digests of the pixels as the fold's plan for the first arm prepares them."""
+        return self.store(domain, fold, next(iter(self.recipe.arms.values()))).row_digests
 
     def source_arm(self, arm: SegmentationArm) -> SegmentationArm:
         """The source's own settings, with the arm's network and loss."""
