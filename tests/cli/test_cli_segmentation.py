@@ -275,6 +275,21 @@ class TestOddScans:
         assert results["arms"][0]["metrics"]["whole/dice"]["mean"] is not None
         assert (out / "model/model.json").is_file()
 
+    def test_networks_of_two_dimensions_and_overlapping_regions_work_on_volumes(self, mrtransfer, scans, tmp_path):
+        method = {"name": "scratch", "epochs": 1}
+        arms = {
+            "slices": {"network": {"name": "residual_unet", "dims": 2}, "method": method},
+            "regions": {"network": {"name": "residual_unet", "dims": 2}, "method": method, "loss": "region"},
+        }
+        target = {**TINY["target"], "path": str(scans)}
+        shared, inference = {"augment": {"flip": [0.5, 0.5, 0.5]}}, {"mirror": True, "overlap": 0}
+        recipe = {**TINY, "arms": arms, "target": target, "plan": {}, "shared": shared, "inference": inference}
+        ended = mrtransfer("study", written(tmp_path, recipe), "--out", tmp_path / "study", "--json")
+        assert (ended.code, ended.err) == (0, [])
+        assert {entry["arm"] for entry in json.loads(ended.out)["arms"]} == set(arms)
+        (file,) = (tmp_path / "study").glob("plans/fold-0-*.json")
+        assert json.loads(file.read_text())["dims"] == 2
+
     def test_a_dicom_series_of_thick_slices_works_and_two_series_in_a_folder_do_not(
         self, mrtransfer, refused, tmp_path
     ):

@@ -53,6 +53,7 @@ def test_a_minimal_recipe_gets_the_stated_defaults():
         ({**MINIMAL, "plan": {"pacth": [16, 16, 16]}}, "plan: unknown key 'pacth': did you mean 'patch'?"),
         ({**MINIMAL, "inference": {"overlap": 1}}, "inference.overlap"),
         ({**MINIMAL, "inference": {"clean": "always"}}, "inference.clean"),
+        ({**MINIMAL, "inference": {"mirror": True}}, "inference.mirror: arm 'scratch' never sees mirror images"),
         ({**MINIMAL, "metric": "accurcy"}, "did you mean 'accuracy'"),
         ({**MINIMAL, "metric": "auroc"}, "metric: unknown metric 'auroc'"),
         ({**MINIMAL, "source": {"dataset": "phantom", "method": "zero_shot"}}, "zero_shot changes no network"),
