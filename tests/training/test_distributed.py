@@ -7,6 +7,7 @@ rounding noise of a gradient that is zero in theory into full steps.
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from mrtransfer.training.fit import train
 from mrtransfer.training.fit_segmentation import train_segmenter
 from mrtransfer.training.handing import handed, packed
 from mrtransfer.training.part import Part
+from mrtransfer.training.team import PRESENT
 from mrtransfer.transfer.method import parse_method
 
 pytestmark = pytest.mark.slow
@@ -47,7 +49,7 @@ def _helpers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         yield
-    for team in list(distributed._present):
+    for team in list(PRESENT):
         team.close()
 
 
@@ -160,17 +162,17 @@ def test_one_process_goes_on_where_two_were_interrupted_and_the_other_way_round(
 
 def test_a_helper_that_is_killed_while_idle_is_replaced_and_at_work_ends_the_training_with_one_sentence(images):
     expected = classify(images, {}, 2)
-    idle = distributed._present[0].helpers[0]
+    idle = PRESENT[0].helpers[0]
     idle.kill()
     idle.wait()
     assert classify(images, {}, 2)[1].curves == expected[1].curves
 
     def kill_the_helper(_):
-        os.kill(distributed._present[0].helpers[0].pid, signal.SIGKILL)
+        os.kill(PRESENT[0].helpers[0].pid, signal.SIGKILL)
 
     with pytest.raises(UserError, match=r"process 1 of 2 .* ended unexpectedly"):
         classify(images, {"epochs": 50}, 2, advance=kill_the_helper)
-    assert not distributed._present
+    assert not PRESENT
 
 
 def test_a_problem_of_all_processes_is_told_once(images):
@@ -192,6 +194,14 @@ def test_what_only_a_helper_lacks_is_told_by_the_leader_and_the_helper_stays(ima
     helper = team.helpers[0].pid
     classify(images, {"epochs": 1}, 2)
     assert alive(helper)
+
+
+def test_a_helper_that_cannot_start_is_not_waited_for(monkeypatch):
+    for team in list(PRESENT):
+        team.close()
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(UserError, match="could not start"), distributed.team_of(2, "cpu"):
+        pass
 
 
 def test_helpers_end_with_the_leader_even_when_it_is_killed(tmp_path):

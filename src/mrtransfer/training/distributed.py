@@ -6,112 +6,21 @@ either helpers that the leader starts on its own machine (``devices``), or were 
 or ``srun``, on any number of machines that share their files.
 """
 
-import atexit
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.training.handing import handed, packed
 from mrtransfer.training.part import ALONE, Part
+from mrtransfer.training.team import PRESENT, Team, meet_by_environment, meet_in_folder
 
-_TIMEOUT = timedelta(days=7)
-"""How long processes wait for each other. One that ends is noticed at once; the leader may be busy for days."""
-
-Work = Callable[["Team"], Any]
-
-
-@dataclass
-class Team:
-    """The processes of a training, as one of them sees it: which it is, and its ``device``."""
-
-    part: Part = ALONE
-    device: str = "cpu"
-    control: Any = None
-    helpers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
-    folder: Path | None = None
-    served: bool = False  # the others only wait for work; they do not run this program themselves
-    at_work: bool = False  # and so an error here leaves the others anywhere
-
-    def lead(self, work: Work) -> None:
-        """Have the other processes do ``work``, which can be pickled; :class:`UserError` where one of them cannot."""
-        self._send(packed(work))
-        self._check(None)
-        self.at_work = True
-
-    def follow(self) -> Work | None:
-        """What the leader wants done next; None where it is done."""
-        while True:
-            box: list[Any] = [None]
-            dist.broadcast_object_list(box, src=0, group=self.control)
-            if box[0] is None:
-                return None
-            work, problem = handed(box[0])
-            with suppress(UserError):  # the leader says it
-                self._check(problem)
-                self.at_work = True
-                return work
-
-    def _send(self, message: bytes | None) -> None:
-        dist.broadcast_object_list([message], src=0, group=self.control)
-
-    def _check(self, problem: str | None) -> None:
-        problems: list[str | None] = [None] * self.part.world
-        dist.all_gather_object(problems, problem, group=self.control)
-        for number, found in enumerate(problems):
-            if found is not None:
-                raise UserError(f"process {number} of {self.part.world} cannot take part in the training: {found}")
-
-    def close(self) -> None:
-        """Let the others go, if they wait for work."""
-        with suppress(RuntimeError):
-            if self.served and self.part.rank == 0:
-                self._send(None)
-        self._leave(seconds=10)
-
-    def abandon(self) -> None:
-        """After an error here: the others may be anywhere in their work."""
-        for helper in self.helpers:
-            helper.kill()
-        self._leave(seconds=10)
-
-    def lost(self) -> int | None:
-        """The number of a helper that has ended, if one has."""
-        for number, helper in enumerate(self.helpers, start=1):
-            with suppress(subprocess.TimeoutExpired):
-                helper.wait(timeout=2)
-                return number
-        return None
-
-    def _leave(self, seconds: float) -> None:
-        if _present and _present[0] is self:
-            _present.clear()
-            with suppress(RuntimeError):
-                dist.destroy_process_group()
-        for helper in self.helpers:
-            with suppress(subprocess.TimeoutExpired, OSError):
-                if helper.stdin is not None:
-                    helper.stdin.close()
-                helper.wait(timeout=seconds)
-            helper.kill()
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-
-_present: list[Team] = []  # the one that this process is in
 _broken: list[str] = []  # why it cannot be in one any more
 
 
@@ -127,12 +36,12 @@ def launched() -> Part:
 
 def rank() -> int:
     """The number of this process, from 0; 0 leads."""
-    return _present[0].part.rank if _present else launched().rank
+    return PRESENT[0].part.rank if PRESENT else launched().rank
 
 
 def world_size() -> int:
     """How many processes there are."""
-    return _present[0].part.world if _present else launched().world
+    return PRESENT[0].part.world if PRESENT else launched().world
 
 
 def is_main() -> bool:
@@ -227,40 +136,25 @@ def _joined() -> Team:
     """The team of all processes that were started together."""
     if _broken:
         raise UserError(f"{_broken[0]}, after which the other processes cannot go on; run the same command again")
-    if not _present:
-        part = launched()
-        if "RANK" not in os.environ:
-            _name_slurms_meeting_place()
-        dist.init_process_group(_backend(), rank=part.rank, world_size=part.world, timeout=_TIMEOUT)
-        _enter(Team(part))
-    return _present[0]
-
-
-def _name_slurms_meeting_place() -> None:
-    """The first machine of the step, and a port that follows from the job's number; the user's choice comes first."""
-    env = os.environ
-    nodes = env.get("SLURM_STEP_NODELIST", env.get("SLURM_NODELIST", "127.0.0.1"))
-    env.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
-    env.setdefault("MASTER_PORT", str(15000 + int(env.get("SLURM_JOB_ID", "0")[-4:])))
+    return PRESENT[0] if PRESENT else meet_by_environment(launched())
 
 
 def _helped(devices: int, device: str) -> Team:
     """The leader of a team of ``devices`` processes on this machine, started where they are not there yet."""
     kind = torch.device(device).type
-    if _present and (_present[0].part.world != devices or torch.device(_present[0].device).type != kind):
-        _present[0].close()
-    elif _present and any(helper.poll() is not None for helper in _present[0].helpers):
-        _present[0].abandon()
-    if _present:
-        return _present[0]
+    if PRESENT and (PRESENT[0].part.world != devices or torch.device(PRESENT[0].device).type != kind):
+        PRESENT[0].close()
+    elif PRESENT and any(helper.poll() is not None for helper in PRESENT[0].helpers):
+        PRESENT[0].abandon()
+    if PRESENT:
+        return PRESENT[0]
     folder = Path(tempfile.mkdtemp(prefix="mrtransfer-"))
-    environment = {**os.environ, **_loopback()}
     threads = max(torch.get_num_threads() // devices, 1)
-    command = [sys.executable, "-m", "mrtransfer.training.helper", str(folder / "meet"), str(devices), device]
+    command = [sys.executable, "-m", "mrtransfer.training.helper", str(folder), str(devices), device]
     helpers = [
         subprocess.Popen(
             [*command, str(number), str(threads)],
-            env={**environment, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.PIPE,  # closes when this process ends, however it ends
             stdout=subprocess.DEVNULL,
         )
@@ -268,95 +162,7 @@ def _helped(devices: int, device: str) -> Team:
     ]
     team = Team(Part(0, devices), device, helpers=helpers, folder=folder, served=True)
     try:
-        meet(team, folder / "meet")
-    except RuntimeError as error:
+        return meet_in_folder(team, folder)
+    except BaseException:
         team.abandon()
-        raise UserError(f"devices: the {devices} processes of the training could not connect: {error}") from error
-    return team
-
-
-def meet(team: Team, path: Path) -> None:
-    """Connect the processes of one machine over a file; nothing listens to other machines."""
-    before = dict(os.environ)
-    os.environ.update(_loopback())
-    try:
-        store = dist.FileStore(str(path), team.part.world)
-        dist.init_process_group(
-            _backend(), store=store, rank=team.part.rank, world_size=team.part.world, timeout=_TIMEOUT
-        )
-    finally:
-        for name in _loopback():
-            if name not in before:
-                os.environ.pop(name, None)
-    _enter(team)
-
-
-def _enter(team: Team) -> None:
-    team.control = dist.new_group(backend="gloo", timeout=_TIMEOUT)
-    _present.append(team)
-    atexit.register(_leave_at_exit)
-
-
-def _leave_at_exit() -> None:
-    for team in list(_present):
-        team.close()
-
-
-def _backend() -> str:
-    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-
-
-def _loopback() -> dict[str, str]:
-    """The setting that keeps gloo on this machine, unless the user has chosen an interface."""
-    name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
-    return {"GLOO_SOCKET_IFNAME": name} if name and "GLOO_SOCKET_IFNAME" not in os.environ else {}
-
-
-class Connected(ClusterEnvironment):
-    """What Lightning asks about processes that are connected already; each counts as a machine with one device."""
-
-    def __init__(self, part: Part) -> None:
-        super().__init__()
-        self.part = part
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        """Nothing is to be started."""
-        return True
-
-    @property
-    def main_address(self) -> str:
-        """Not asked for: the processes are connected."""
-        return "localhost"
-
-    @property
-    def main_port(self) -> int:
-        """Not asked for: the processes are connected."""
-        return 0
-
-    @staticmethod
-    def detect() -> bool:
-        """Never chosen by Lightning itself."""
-        return False
-
-    def world_size(self) -> int:
-        """How many processes there are."""
-        return self.part.world
-
-    def set_world_size(self, size: int) -> None:
-        """It is known."""
-
-    def global_rank(self) -> int:
-        """Which process this is."""
-        return self.part.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """It is known."""
-
-    def local_rank(self) -> int:
-        """The only one of its machine."""
-        return 0
-
-    def node_rank(self) -> int:
-        """Which process this is."""
-        return self.part.rank
+        raise

@@ -1,28 +1,25 @@
 """One training from its checkpoint, or its beginning, to its end: Lightning does the epochs."""
 
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812  (Lightning's own convention)
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from mrtransfer.common.files import digest
 from mrtransfer.models.network import StagedNetwork
 from mrtransfer.training.checkpoint import load_checkpoint, save_checkpoint
-from mrtransfer.training.distributed import Connected, Team, team_of
+from mrtransfer.training.distributed import team_of
 from mrtransfer.training.module import Progress, Task, Trainee, copied
 from mrtransfer.training.part import Part
 from mrtransfer.training.pooled_norm import pooled_batch_norm
 from mrtransfer.training.precision import Precision, placed
 from mrtransfer.training.profile import TrainingProfiler
+from mrtransfer.training.team import Team
+from mrtransfer.training.trainer import build_trainer, quiet
 from mrtransfer.transfer.freeze import apply_freeze, frozen_stages, recalibrate
 from mrtransfer.transfer.method import NetworkMethod
 
@@ -110,7 +107,7 @@ class _Training:
     def recalibrate(self, team: Team) -> None:
         """Estimate the statistics of batch norm anew."""
         precision = self.task.precision
-        with _quiet(), placed(precision, team.device, self.network, self.head):
+        with quiet(), placed(precision, team.device, self.network, self.head):
             module = self.make(self.network, self.head, self.task, self.progress)
             with precision.autocast(team.device):
                 recalibrate(self.network, module.to(team.device).plain_inputs())
@@ -139,7 +136,7 @@ class _Training:
         if profile is not None:
             profiler = TrainingProfiler(profile, team.device, module.steps, lambda: module.read_seconds)
         with (
-            _quiet(),
+            quiet(),
             torch.random.fork_rng(),
             placed(task.precision, team.device, self.network, self.head),
             pooled_batch_norm(self.network, team.part),
@@ -149,7 +146,7 @@ class _Training:
             for end in _legs(task.method, progress.epoch, team.part):
                 apply_freeze(self.network, task.method, progress.epoch)
                 validates = len(task.validation) > 0
-                trainer = _trainer(team, end - progress.epoch, validates=validates, profiler=profiler)
+                trainer = build_trainer(team, end - progress.epoch, validates=validates, profiler=profiler)
                 trainer.fit(module)
                 progress.optimizer = trainer.optimizers[0].state_dict()
         if profiler is not None:
@@ -170,7 +167,7 @@ class _Training:
 
 def _score_the_start(module: Trainee, team: Team) -> None:
     """The row of epoch 0; the state before training competes where its head is not random."""
-    _trainer(team, 0, validates=True).validate(module, verbose=False)
+    build_trainer(team, 0, validates=True).validate(module, verbose=False)
     row = {"epoch": 0, **dict.fromkeys(module.training_columns), **module.validation_scores()}
     module.progress.curves.append(row)
     if module.task.method.starts_from_probe:
@@ -242,51 +239,3 @@ def _key(task: Task, network: nn.Module, head: nn.Module) -> str:
             "weights": weights,
         }
     )
-
-
-def _trainer(team: Team, epochs: int, *, validates: bool, profiler: TrainingProfiler | None = None) -> L.Trainer:
-    """A trainer that does nothing of its own accord: no logs, no files, no bars."""
-    device = torch.device(team.device)
-    together: dict[str, Any] = {}
-    if team.part.world > 1:
-        # Frozen parameters ask for no gradient when this wraps the module, so none is ever waited for; and buffers are
-        # the same everywhere, because batch norm pools its statistics.
-        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-        together = {"strategy": strategy, "num_nodes": team.part.world, "use_distributed_sampler": False}
-    return L.Trainer(
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=1 if device.index is None else [device.index],
-        max_epochs=max(epochs, 0),
-        reload_dataloaders_every_n_epochs=1,  # every epoch has its own order
-        limit_val_batches=1.0 if validates else 0,
-        num_sanity_val_steps=0,
-        inference_mode=False,
-        deterministic="warn" if device.type == "cuda" else False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        profiler=profiler,
-        plugins=[Connected(team.part)],
-        **together,
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's remarks about hardware and workers to itself; its errors are still raised."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning.*")
-        warnings.filterwarnings("ignore", message=".*deterministic.*", category=UserWarning)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

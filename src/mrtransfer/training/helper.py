@@ -16,15 +16,15 @@ def main() -> None:
     threading.Thread(target=_end_with_the_leader, daemon=True).start()
     import torch
 
-    from mrtransfer.training.distributed import Team, meet, take_part
+    from mrtransfer.training.distributed import take_part
     from mrtransfer.training.part import Part
+    from mrtransfer.training.team import Team, meet_in_folder
 
-    path, world, device, rank, threads = sys.argv[1:]
+    folder, world, device, rank, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     own = f"cuda:{rank}" if torch.device(device).type == "cuda" else device
     team = Team(Part(int(rank), int(world)), own)
-    meet(team, Path(path))
-    take_part(team)
+    take_part(meet_in_folder(team, Path(folder)))
 
 
 def _end_with_the_leader() -> None:
