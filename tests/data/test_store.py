@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -219,6 +221,8 @@ def test_wrong_options(tmp_path, options, message):
 
 FULL_DISK = """
 import sys
+import tempfile
+from pathlib import Path
 from pathlib import Path
 import pandas as pd
 from mrtransfer.common.errors import UserError
@@ -251,8 +255,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
 def test_no_permission_to_write_is_one_sentence(tmp_path):
     manifest = manifest_of(tmp_path / "scans", random_images(2))
     (tmp_path / "locked").mkdir(mode=0o555)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(Path(tempfile.gettempdir()).resolve()):
+            folder.chmod(folder.stat().st_mode | 0o055)
     user = os.geteuid()
     try:
         if user == 0:

@@ -38,7 +38,14 @@ TURNED = np.array([[0, 0, -2.5, 40], [-1, 0, 0, 30], [0, 1.5, 0, -20], [0, 0, 0,
 CENTRE = (9, 12, 7)
 
 
-@SEGMENTERS.register("nothing")
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    """The network is known while these tests run, and not to those that go through all networks."""
+    SEGMENTERS.register("nothing")(nothing)
+    yield
+    del SEGMENTERS._loaded["nothing"]
+
+
 def nothing(in_channels, dims, features=None, strides=None):
     """A network whose maps are its input, so that the head's weights alone decide."""
     body = (nn.Conv2d if dims == 2 else nn.Conv3d)(in_channels, in_channels, 1, bias=False)
