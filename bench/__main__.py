@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("label_budgets", "fine_tuning", "memory", "patches")
+NAMES = ("label_budgets", "fine_tuning", "memory", "patches", "sliding", "distributed")
 RESULTS = Path(__file__).parent / "results"
 
 
