@@ -125,6 +125,6 @@ class Classifier(Trainee):
         loss, weight, right, count = self.validation_sums.tolist()
         return {"validation_loss": loss / max(weight, 1e-12), "validation_accuracy": right / count}
 
-    def score(self, row: Mapping[str, Any]) -> float:
+    def score(self, row: Mapping[str, Any]) -> tuple[float, ...]:
         """The validation loss."""
-        return math.inf if row["validation_loss"] is None else float(row["validation_loss"])
+        return (math.inf if row["validation_loss"] is None else float(row["validation_loss"]),)

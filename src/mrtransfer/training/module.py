@@ -47,13 +47,13 @@ class Task:
 class Progress:
     """Where a training stands after ``epoch`` epochs; with weights and optimizer, all that a checkpoint holds.
 
-    ``best_score``: of the best epoch so far, lower is better.
+    ``best_score``: of the best epoch so far, lower is better; the first number decides, the next where it is equal.
     """
 
     epoch: int = 0
     curves: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
-    best_score: float = math.inf
+    best_score: tuple[float, ...] = (math.inf,)
     best: dict[str, Tensor] | None = None
     seconds: float = 0.0
     optimizer: dict[str, Any] | None = None
@@ -117,7 +117,7 @@ class Trainee(L.LightningModule):
         """The columns ``validation_…`` of the curves, from ``validation_sums``; None where it is None."""
 
     @abstractmethod
-    def score(self, row: Mapping[str, Any]) -> float:
+    def score(self, row: Mapping[str, Any]) -> tuple[float, ...]:
         """By what the best epoch is chosen: lower is better; infinite where the row was not validated."""
 
     @abstractmethod

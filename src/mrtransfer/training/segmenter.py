@@ -183,9 +183,11 @@ class Segmenter(Trainee):
             return {"validation_loss": None, "validation_dice": None, "validation_accuracy": None}
         return {f"validation_{name}": value for name, value in self._scores(self.validation_sums).items()}
 
-    def score(self, row: Mapping[str, Any]) -> float:
-        """Minus the validation Dice."""
-        return math.inf if row["validation_dice"] is None else -float(row["validation_dice"])
+    def score(self, row: Mapping[str, Any]) -> tuple[float, ...]:
+        """Minus the validation Dice; where that is equal, as long as few subjects have nothing found, the loss."""
+        if row["validation_dice"] is None:
+            return (math.inf,)
+        return -float(row["validation_dice"]), float(row["validation_loss"])
 
 
 def _tally_classes(logits: Tensor, masks: Tensor, labels: MaskLabels) -> tuple[Tensor, Tensor]:
