@@ -98,7 +98,10 @@ def test_arms_fill_in_what_is_shared_and_vary_crosses():
 def test_the_bundled_recipe_asks_about_the_modalities(profile):
     phantom, real = (load_recipe("modality-transfer", given, profile) for given in ((), ["target.path=scans"]))
     for recipe in (phantom, real):
-        assert recipe.target.options["contrast" if recipe is phantom else "channels"] == ["t1", "t2"]
+        assert recipe.target.options["contrast" if recipe is phantom else "channels"] == [
+            "t2",
+            "t1",
+        ]  # paired by contrast
         assert recipe.source.options["contrast" if recipe is phantom else "channels"] == ["flair", "t1ce"]
         assert recipe.arms["source as is"].method.learns is False
         assert recipe.comparisons[0] == ("fine-tuned", "scratch")
