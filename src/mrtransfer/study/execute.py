@@ -23,8 +23,7 @@ def execute(plan: Plan, workshop: AnyWorkshop, advance: Advance) -> None:
             workshop.train_source(source)
     for _, of_arm in groupby(runs, key=lambda run: run.arm):
         arm_runs = list(of_arm)
-        if arm_runs[0].spec.method.cached:
-            workshop.probe(arm_runs, missing, advance)
+        if workshop.do_together(arm_runs, missing, advance):
             continue
         for run in arm_runs:
             if run.key in missing:

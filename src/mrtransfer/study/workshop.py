@@ -153,9 +153,9 @@ class Workshop(ABC, Generic[A, D, N]):
     def same_outputs(self, arm: A, spec: dict[str, Any]) -> bool:
         """Whether the head of the model that ``spec`` describes predicts just what ``arm`` is to predict."""
 
-    @abstractmethod
-    def probe(self, runs: list[Run], missing: set[str], advance: Advance) -> None:
-        """Do runs of a method whose network stays as it is, all together."""
+    def do_together(self, runs: list[Run], missing: set[str], advance: Advance) -> bool:
+        """Do the ``missing`` of an arm's runs at once, where they share work; False where each is trained by itself."""
+        return False
 
     @abstractmethod
     def context(self, plan: Plan) -> Any:

@@ -213,9 +213,11 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         """Whether the model was trained on the target's classes."""
         return spec["task"] == self.recipe.task and spec["classes"] == list(self.target.manifest.classes)
 
-    def probe(self, runs: list[Run], missing: set[str], advance: Advance) -> None:
-        """One pass of each distinct network, then all heads together."""
-        probe_all(runs, missing, self, advance)
+    def do_together(self, runs: list[Run], missing: set[str], advance: Advance) -> bool:
+        """On frozen features: one pass of each distinct network, then all heads together."""
+        if runs[0].spec.method.cached:
+            probe_all(runs, missing, self, advance)
+        return bool(runs[0].spec.method.cached)
 
     def illustrate(
         self, runs: Sequence[Run], network: Backbone, heads: Sequence[nn.Sequential]

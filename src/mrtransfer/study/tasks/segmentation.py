@@ -9,13 +9,13 @@ from torch import nn
 from mrtransfer.data.cases.store import CaseStore
 from mrtransfer.data.split import Fold
 from mrtransfer.models.segmentation import SegmentationNetwork, build_segmentation_network, pixel_head
-from mrtransfer.study.plan import Plan, Run
+from mrtransfer.study.plan import Plan
 from mrtransfer.study.recipe.segmentation import SegmentationArm, SegmentationRecipe
 from mrtransfer.study.statistics.measures import SHARE, Measures, table_measures
 from mrtransfer.study.tasks.starts import check_starts
 from mrtransfer.study.tasks.volumes import Dims, Plans, VolumeDomain, open_volumes
 from mrtransfer.study.tasks.whole_cases import TrainedOnVolumes, chosen_cleaning, score_subjects
-from mrtransfer.study.workshop import Advance, Job, Scores, Workshop
+from mrtransfer.study.workshop import Job, Scores, Workshop
 from mrtransfer.tasks.segmentation.metrics import (
     HIGHER_IS_BETTER,
     RANGES,
@@ -237,10 +237,6 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             "inference": self.recipe.inference.model_dump(mode="json"),
             "postprocess": record.get("clean"),
         }
-
-    def probe(self, runs: list[Run], missing: set[str], advance: Advance) -> None:
-        """There are no such methods: the recipe refuses them."""
-        raise NotImplementedError(runs[0].spec.method.name)
 
     def context(self, plan: Plan) -> Any:
         """Best, median and worst subjects in pictures, curves, the split, per-subject tables."""
