@@ -145,10 +145,11 @@ def test_mirroring_is_refused_for_networks_that_never_saw_mirror_images():
     arm = {"network": "residual_unet", "method": "scratch", "augment": {"flip": [0.5, 0, 0.5]}}
     target = {"dataset": "phantom", "task": "segmentation"}
     recipe = {"question": "?", "task": "segmentation", "target": target, "arms": {"plain": arm}}
-    with pytest.raises(UserError, match=r"inference.mirror: arm 'plain' never sees mirror images.*every axis"):
+    with pytest.raises(UserError, match=r"inference.mirror: arm 'plain' never sees mirror images along y in training"):
         parse_recipe({**recipe, "inference": {"mirror": True}})
+    assert parse_recipe({**recipe, "inference": {"mirror": ["x", "z"]}}).inference.mirror == ("x", "z")
     seen = {**arm, "augment": {"flip": 0.5}}
-    assert parse_recipe({**recipe, "arms": {"plain": seen}, "inference": {"mirror": True}}).question
+    assert parse_recipe({**recipe, "arms": {"plain": seen}, "inference": {"mirror": True}}).inference.mirror == ("x", "y", "z")
 
 
 def test_another_way_to_split_takes_the_place_of_the_former():

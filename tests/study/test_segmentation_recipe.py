@@ -28,7 +28,7 @@ def test_a_minimal_recipe_gets_the_stated_defaults():
     assert (recipe.metric, recipe.plan) == ("dice", {})
     assert recipe.arms["scratch"].loss == "dice_ce"
     assert not recipe.arms["scratch"].augment.active
-    assert recipe.inference.model_dump() == {"overlap": 0.5, "mirror": False, "clean": "validation"}
+    assert recipe.inference.model_dump() == {"overlap": 0.5, "mirror": (), "clean": "validation"}
     assert recipe.comparisons == (("tuned", "scratch"),)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from mrtransfer.common.errors import UserError
+from mrtransfer.data.cases.geometry import Axis, axes
 from mrtransfer.data.cases.plan import SegmentationPlan
 from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.data.volume import Case
@@ -29,8 +30,8 @@ class Segmenter:
     cleaning: Cleaning | None
     overlap: float
     """Of neighbouring windows."""
-    mirror: bool
-    """Whether every window is also seen mirrored."""
+    mirror: tuple[Axis, ...]
+    """Axes along which every window is also seen mirrored."""
     digest: str
     """Of the weights."""
     provenance: dict[str, Any]
@@ -53,7 +54,7 @@ class Segmenter:
             tuple(spec["channels"]),
             Cleaning.from_json(spec["postprocess"], f"{file}: postprocess"),
             float(inference.get("overlap", 0.5)),
-            bool(inference.get("mirror", False)),
+            axes(inference.get("mirror", ())),
             str(spec["digest"]),
             dict(spec["provenance"]),
         )

@@ -1,6 +1,6 @@
 """Sliding-window inference: volumes of any size through a network that sees one window at a time, in bounded memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from functools import partial
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mrtransfer.common.progress import progress
+from mrtransfer.data.cases.geometry import AXES, Axis
 from mrtransfer.data.cases.normalise import Normalise, padding_values
 from mrtransfer.tasks.segmentation.outputs import probabilities
 from mrtransfer.training.blend import Blend, allocate, fill_outside
@@ -50,7 +51,7 @@ def predict_case(
     precision: Precision = FLOAT32,
     device: str | torch.device = "cpu",
     overlap: float = 0.5,
-    mirror: bool = False,
+    mirror: Sequence[Axis] = (),
     blending: Literal["gaussian", "constant"] = "gaussian",
     batch: int | None = None,
     skip_background: bool = True,
@@ -62,8 +63,8 @@ def predict_case(
     they are run in evaluation mode. Windows of ``plan.patch`` voxels share ``overlap`` of themselves with their
     neighbours; their logits are averaged with Gaussian importance (σ = patch / 8; Isensee et al. 2021, nnU-Net), or all
     alike where ``blending`` is constant, and then become probabilities, by softmax or sigmoid as ``loss`` asks for.
-    ``mirror``: every window is also seen mirrored along all axes (8 passes in 3-D, 4 in 2-D). A volume smaller than a
-    window is surrounded by background, as patches are in training
+    ``mirror``: every window is also seen mirrored along these axes, and all combinations of them (8 passes for three).
+    A volume smaller than a window is surrounded by background, as patches are in training
     (:func:`~mrtransfer.data.cases.normalise.padding_values`).
     ``batch``: windows that are computed together, which changes nothing but time and memory.
 
@@ -145,12 +146,14 @@ def _probe_patch(patch: tuple[int, ...], divisor: tuple[int, ...]) -> tuple[int,
     return patch
 
 
-def _runner(network: nn.Module, head: nn.Module, precision: Precision, device: torch.device, mirror: bool) -> Run:
+def _runner(
+    network: nn.Module, head: nn.Module, precision: Precision, device: torch.device, mirror: Sequence[Axis]
+) -> Run:
     """A function from windows (n, C, *patch) float32 to their logits (n, K, *patch) float32 on ``device``."""
 
     def run(windows: np.ndarray) -> Tensor:
         images = torch.from_numpy(windows).to(device)
-        axes = [axis for axis in (2, 3, 4) if images.shape[axis] > 1] if mirror else []
+        axes = [axis for axis, name in enumerate(AXES, 2) if name in mirror and images.shape[axis] > 1]
         flips = [flip for count in range(len(axes) + 1) for flip in combinations(axes, count)]
         total: Tensor | None = None
         for flip in flips:
@@ -159,7 +162,7 @@ def _runner(network: nn.Module, head: nn.Module, precision: Precision, device: t
                 answer = head(network(precision.lay_out(seen))).float()
             total = answer if total is None else total + answer.flip(flip)  # the first flip is none at all
         assert total is not None
-        return total / len(flips) if mirror else total
+        return total / len(flips) if axes else total
 
     return run
 

@@ -5,16 +5,26 @@ The rules are nnU-Net's (Isensee et al. 2021, Nature Methods 18:203, supplementa
 
 import math
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 Triple = tuple[int, int, int]
+Axis = Literal["x", "y", "z"]
+
+AXES: tuple[Axis, ...] = ("x", "y", "z")
+"""Of prepared cases: to the patient's right, front and head, as far as they have a geometry."""
 
 ANISOTROPY = 3.0
 LEAST = 4
 """Voxels along an axis that a network's deepest feature maps keep."""
 DEEPEST = 5
 """Halvings at most; timm's encoders have as many."""
+
+
+def axes(value: Any) -> Any:
+    """Names of axes as a recipe or ``model.json`` may give them: true for all of them, false for none."""
+    return (AXES if value else ()) if isinstance(value, bool) else tuple(value)
 
 
 def three_digits(value: float) -> float:

@@ -3,11 +3,20 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainSerializer, SerializationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mrtransfer.augment.volume import VolumeAugment
 from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.strict import Strict, unknown_key
+from mrtransfer.data.cases.geometry import AXES, Axis, axes
 from mrtransfer.data.cases.plan import SegmentationPlan
 from mrtransfer.models.segmentation import check_options
 from mrtransfer.models.segmenters import SEGMENTERS
@@ -23,8 +32,9 @@ class InferenceSpec(Strict):
 
     overlap: float = Field(0.5, ge=0, lt=1)
     """Share by which neighbouring windows overlap."""
-    mirror: bool = False
-    """Average over all mirror images of each window: slower, and a little better for networks that learned them."""
+    mirror: Annotated[tuple[Axis, ...], BeforeValidator(axes)] = ()
+    """Average over the mirror images of each window along these axes (true: all): slower, and a little better for
+    networks that learned them."""
     clean: Literal["validation", "none"] = "validation"
     """Remove small components, as far as that raises the Dice on validation subjects; or never."""
 
@@ -109,11 +119,13 @@ class SegmentationRecipe(Recipe):
     @model_validator(mode="after")
     def _mirrors_only_what_was_learned(self) -> "SegmentationRecipe":
         for name, arm in self.arms.items():
-            flips = arm.augment.flip[: arm.network.options.get("dims", 3)]
-            if self.inference.mirror and arm.method.learns and not all(flips):
+            flips = dict(zip(AXES, arm.augment.flip[: arm.network.options.get("dims", 3)], strict=False))
+            unseen = [axis for axis in self.inference.mirror if flips.get(axis) == 0]
+            if unseen and arm.method.learns:
                 raise ValueError(
-                    f"inference.mirror: arm {name!r} never sees mirror images in training; give it augment.flip along "
-                    "every axis, or leave mirror out (a left and a right, or a front and a back, forbid it)"
+                    f"inference.mirror: arm {name!r} never sees mirror images along {' and '.join(unseen)} in training; "
+                    "give it augment.flip along them, or mirror along fewer axes (a left and a right, or a front and a "
+                    "back, forbid it)"
                 )
         return self
 
