@@ -1,0 +1,1 @@
+"""Reconstruction: crop, losses, metrics of whole volumes, pictures of one slice."""
