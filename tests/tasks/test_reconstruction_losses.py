@@ -50,10 +50,10 @@ def test_the_ssim_loss_is_that_of_fastmri():
     pred, target, largest = example()
     found, expected = pred.clone().requires_grad_(), pred.clone().requires_grad_()
     own.build_loss("ssim")(found, target, largest).backward()
-    reference = losses.SSIMLoss().double()(expected[:, None], target[:, None], largest)
+    reference = losses.SSIMLoss().double()(expected[:, None], target[:, None], largest)  # its 1/49 is a float32
     reference.backward()
-    assert own.build_loss("ssim")(pred, target, largest).item() == pytest.approx(reference.item(), abs=1e-10)
-    torch.testing.assert_close(found.grad, expected.grad)
+    assert own.build_loss("ssim")(pred, target, largest).item() == pytest.approx(reference.item(), abs=1e-6)
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("loss", CASES, ids=str)
