@@ -1,7 +1,6 @@
 """Lesions are counted, ranked and listed as a slow hand count would; cleaning helps or is left alone."""
 
 import json
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,14 +11,7 @@ from scipy import ndimage
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.tasks.segmentation.clean import Cleaning, Rule, choose_cleaning
-from mrtransfer.tasks.segmentation.lesions import (
-    Detections,
-    components,
-    count_lesions,
-    detect,
-    froc,
-    list_lesions,
-)
+from mrtransfer.tasks.segmentation.lesions import components, count_lesions, list_lesions
 from mrtransfer.tasks.segmentation.metrics import evaluate_case
 
 BINARY = MaskLabels.binary()
@@ -79,60 +71,6 @@ def test_one_component_over_two_lesions_finds_both():
     bridge[0:7, 0, 0] = 1
     counts = count_lesions(bridge > 0, reference > 0)
     assert (counts.found, counts.missed, counts.true, counts.false) == (2, 0, 1, 0)
-
-
-def test_confidences_are_means_over_components():
-    reference = cubes((0, 0, 0), (5, 0, 0)) > 0
-    predicted = cubes((0, 0, 0), (5, 10, 0), (10, 10, 0)) > 0
-    probability = np.random.default_rng(0).random(reference.shape).astype(np.float32)
-    found = detect(predicted, probability, reference)
-    assert found.lesions == pytest.approx([probability[0:2, 0:2, 0:2].mean(), -np.inf])
-    assert sorted(found.false) == pytest.approx(
-        sorted([probability[5:7, 10:12, 0:2].mean(), probability[10:12, 10:12, 0:2].mean()])
-    )
-
-
-def slow_froc(subjects, threshold):
-    hits = sum((s.lesions >= threshold).sum() for s in subjects) / sum(len(s.lesions) for s in subjects)
-    return sum((s.false >= threshold).sum() for s in subjects) / len(subjects), hits
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), ties=st.booleans())
-def test_froc_is_sensitivity_against_false_positives_at_every_threshold(seed, ties):
-    rng = np.random.default_rng(seed)
-
-    def draw(n):
-        return rng.integers(1, 5, n) / 4.0 if ties else rng.random(n)
-
-    subjects = [Detections(np.append(draw(rng.integers(0, 5)), -np.inf), draw(rng.integers(0, 8))) for _ in range(4)]
-    found = froc(subjects)
-    curve = set(zip(found.false_positives.tolist(), found.sensitivity.tolist(), strict=True))
-    thresholds = {t for s in subjects for t in (*s.lesions, *s.false) if np.isfinite(t)}
-    assert curve == {(0.0, 0.0), *(tuple(map(float, slow_froc(subjects, t))) for t in thresholds)}
-    assert (np.diff(found.false_positives) >= 0).all()
-    assert (np.diff(found.sensitivity) >= 0).all()
-    values = list(found.at.values())
-    assert all(0 <= low <= high <= 1 for low, high in pairwise(values))
-    assert found.mean == pytest.approx(np.mean(values))
-
-
-def test_froc_of_a_worked_example():
-    # Two subjects, four lesions. From the highest confidence down: hit, false, hit, false, false, hit.
-    subjects = [
-        Detections(np.array([0.9, 0.7]), np.array([0.8])),
-        Detections(np.array([0.2, -np.inf]), np.array([0.6, 0.5])),
-    ]
-    found = froc(subjects, rates=(0.25, 0.5, 1.0, 1.5, 8.0))
-    assert list(found.at.values()) == pytest.approx([0.25, 0.5, 0.5, 0.75, 0.75])
-
-
-def test_froc_without_lesions_is_undefined_and_without_subjects_refused():
-    found = froc([Detections(np.zeros(0), np.array([0.9, 0.8]))])
-    assert found.mean is None
-    assert set(found.at.values()) == {None}
-    with pytest.raises(UserError, match="no subject"):
-        froc([])
 
 
 def test_the_list_of_lesions_gives_volume_place_and_confidence():
