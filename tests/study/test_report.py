@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -198,6 +199,20 @@ def test_the_table_is_tidy_and_complete(full):
     one = results["arms"][0]
     match = [r for r in arms if (r["arm"], r["budget"], r["metric"]) == (one["arm"], str(one["budget"]), "loss")]
     assert float(match[0]["value"]) == one["metrics"]["loss"]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"), [("all", "with the only labelled subject"), (1, "with 1 labelled subject")]
+)
+def test_one_label_is_not_all_1(tmp_path, budget, said):
+    outcomes, labels = predictions(("a", "b"), budgets=(budget,))
+    outcomes = [replace(one, labelled=1) for one in outcomes]
+    results = analyse(outcomes, labels, np.arange(90), margin=0.01, compare=[("a", "b")], resamples=100)
+    page = outline_text(draw_report(tmp_path, results).read_text(encoding="utf-8"))
+    assert said in page  # the verdict
+    assert said.replace("with", "With") in page  # the heading of the table
+    assert said.replace(" labelled", "") in page  # the tile
+    assert "all 1" not in page
 
 
 def test_the_same_study_draws_the_same_bytes(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -237,6 +238,9 @@ def test_an_arm_that_is_there_at_once_needs_at_most_its_smallest_budget():
     saving = analysed({"a": {40: 0.9, 160: 0.9}, "b": {40: 0.3, 160: 0.5}}, n=400)["label_saving"][0]
     assert (saving["a_labels"], saving["at_most"]) == (40, True)
     assert "with 40 labelled subjects or fewer" in saving["sentence"]
+    saving = analysed({"a": {1: 0.9, 160: 0.9}, "b": {1: 0.3, 160: 0.5}}, n=400)["label_saving"][0]
+    assert (saving["a_labels"], saving["at_most"], saving["low_at_most"]) == (1, False, False)
+    assert "A reaches with 1 labelled subject what b reaches" in saving["sentence"]
 
 
 @settings(deadline=None)
@@ -256,6 +260,13 @@ def test_the_budget_all_comes_last_with_its_number():
     found = analysed({"a": {"all": 0.9, 40: 0.7}, "b": {"all": 0.7, 40: 0.5}})
     assert [(entry["budget"], entry["labelled"]) for entry in found["comparisons"]] == [(40, 40), ("all", 400)]
     assert "with all 400 labelled subjects" in found["verdict"]["sentence"]
+
+
+def test_a_single_labelled_subject_is_the_only_one():
+    outcomes, labels, units = study({"a": {"all": 0.9}, "b": {"all": 0.6}})
+    outcomes = [replace(one, labelled=1) for one in outcomes]
+    found = analyse(outcomes, labels, units, metrics=["accuracy"], margin=0.01, compare=[("a", "b")], resamples=400)
+    assert found["verdict"]["sentence"].startswith("Transfer helps: with the only labelled subject, a beats b by ")
 
 
 def test_budgets_that_disagree_are_both_told():

@@ -19,7 +19,7 @@ from mrtransfer.study.report.context import ReportContext
 from mrtransfer.study.report.data import audit_view, data_views
 from mrtransfer.study.report.localisation import localisation_view
 from mrtransfer.study.statistics.measures import Measures
-from mrtransfer.study.statistics.words import count_of
+from mrtransfer.study.statistics.words import budget_of, count_of
 
 _HERE = Path(__file__).parent
 _THUMBNAIL = 168  # pixels: sharp at the size shown, and small in the file
@@ -116,11 +116,10 @@ def _tiles(results: dict[str, Any], saving: dict[str, Any] | None, measures: Mea
         name = measures.words[design["main"]]
         unit = measures.units.get(design["main"], "")
         points = "points of " if measures.is_share(design["main"]) else f"{unit} of " if unit else ""
-        which = "all " if entry["budget"] == "all" else ""
         tiles.append(
             {
                 "value": tables.signed(entry["difference"], design["main"], measures),
-                "label": f"{points}{name} with {which}{count_of(entry['labelled'], design['unit'])}",
+                "label": f"{points}{name} with {budget_of(entry['budget'], entry['labelled'], design['unit'])}",
             }
         )
     if saving and saving["reached"] and saving["factor"] > 1:

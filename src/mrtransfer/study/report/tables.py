@@ -7,7 +7,7 @@ from typing import Any
 
 from mrtransfer.study.report.forest import Scale, axis, ground, strip
 from mrtransfer.study.statistics.measures import Measures
-from mrtransfer.study.statistics.words import count_of
+from mrtransfer.study.statistics.words import budget_of, count_of
 
 VERDICT_CLASS = {
     "helps": "good",
@@ -60,7 +60,7 @@ def arm_tables(results: dict[str, Any], measures: Measures) -> list[dict[str, An
         ]
         seeds = {len(entry["seeds"]) for entry in entries}
         labelled = max(entry["labelled"] for entry in entries)
-        title = f"{'all ' if budget == 'all' else ''}{count_of(labelled, f'labelled {unit}')}"
+        title = budget_of(budget, labelled, f"labelled {unit}")
         shared = count_of(seeds.pop(), "seed") if len(seeds) == 1 else None
         tables.append(
             {
@@ -148,7 +148,7 @@ def _comparison_row(entry: dict[str, Any], scale: Scale, measures: Measures) -> 
     metric, known = entry["metric"], entry["low"] is not None
     kind = VERDICT_CLASS[entry["verdict"]]
     return {
-        "budget": f"all {entry['labelled']:,}" if entry["budget"] == "all" else f"{entry['labelled']:,}",
+        "budget": f"{'all ' if entry['budget'] == 'all' and entry['labelled'] > 1 else ''}{entry['labelled']:,}",
         "strip": strip(entry, scale, kind),
         "difference": signed(entry["difference"], metric, measures),
         "interval": f"{measures.number(entry['low'], metric)} to {measures.number(entry['high'], metric)}"

@@ -12,8 +12,8 @@ def label_saving(bootstrap: Bootstrap, a: str, b: str, metric: str) -> dict[str,
 
     Between budgets the curve is taken as straight in the logarithm of the number of labels. The interval is a
     percentile interval over the same resamples of units and seeds; ``open`` (and ``high`` infinite) says that ``a`` may
-    not get there at all, and ``at_most`` that ``a`` is there at its smallest budget already, so may need still fewer.
-    None where the arms share no seed or ``a`` has a single budget.
+    not get there at all, and ``at_most`` that ``a`` is there at its smallest budget already, so may need still fewer
+    (of one there are none fewer). None where the arms share no seed or ``a`` has a single budget.
     """
     pool = bootstrap.pool
     budgets, last = pool.budgets(a), pool.budgets(b)[-1]
@@ -31,7 +31,7 @@ def label_saving(bootstrap: Bootstrap, a: str, b: str, metric: str) -> dict[str,
         return None
     # an interval between two resamples would mix a number with infinity, so a resample itself is taken
     low, high = np.quantile(usable, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
-    spent = pool.labelled[b, last]
+    spent, fewest = pool.labelled[b, last], labels.min()
     return {
         "a": a,
         "b": b,
@@ -42,8 +42,8 @@ def label_saving(bootstrap: Bootstrap, a: str, b: str, metric: str) -> dict[str,
         "low": float(low),
         "high": float(high),
         "reached": bool(np.isfinite(needed[0])),
-        "at_most": bool(needed[0] <= labels.min()),
-        "low_at_most": bool(low <= labels.min()),
+        "at_most": bool(1 < needed[0] <= fewest),
+        "low_at_most": bool(1 < low <= fewest),
         "open": bool(np.isinf(high)),
         "share_reached": float(np.isfinite(usable).mean()),
         "factor": spent / float(needed[0]),

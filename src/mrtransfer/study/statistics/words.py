@@ -12,6 +12,13 @@ def count_of(amount: float, unit: str) -> str:
     return f"{amount:,.0f} {unit}" + ("" if round(amount) == 1 else "s")
 
 
+def budget_of(budget: Budget, amount: float, unit: str) -> str:
+    """What ``budget`` came to: ``40 subjects``, ``all 637 subjects``, ``the only subject``."""
+    if budget != "all":
+        return count_of(amount, unit)
+    return f"the only {unit}" if round(amount) == 1 else f"all {count_of(amount, unit)}"
+
+
 def named(arm: str) -> str:
     """An arm's name as it stands in a sentence: in quotation marks where it has several words."""
     return f"“{arm}”" if " " in arm else arm
@@ -33,8 +40,8 @@ class Words:
     topic: str
 
     def budget(self, budget: Budget, labelled: float) -> str:
-        """``40 labelled subjects``, ``all 637 labelled subjects``."""
-        return f"{'all ' if budget == 'all' else ''}{count_of(labelled, f'labelled {self.unit}')}"
+        """``40 labelled subjects``, ``all 637 labelled subjects``, ``the only labelled subject``."""
+        return budget_of(budget, labelled, f"labelled {self.unit}")
 
     def amount(self, value: float) -> str:
         """``12.3 points of accuracy``, ``1.4 mm of HD95``."""
