@@ -46,8 +46,9 @@ def _train(run: Run, workshop: AnyWorkshop) -> None:
     with profiled(trained.trace, "predict", choose_device(workshop.device)):
         test = workshop.scores(trained, workshop.target, run.test)
     kept = workshop.illustrate([run], trained.network, [trained.head])[0]
+    validation = workshop.scores(trained, workshop.target, run.drawn.validation)
     parts = {
-        "validation": workshop.scores(trained, workshop.target, run.drawn.validation),
+        "validation": replace(validation, kept={}),  # the report shows test rows
         "test": replace(test, kept=test.kept | kept),
     }
     save_run(workshop.folder, run, parts, record=trained.record, seconds=time.perf_counter() - started)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from mrtransfer.common.files import atomic_path, read_json, write_json
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.statistics import Outcome
 from mrtransfer.study.workshop import AnyWorkshop, Scores
+
+_DAMAGES = (OSError, ValueError, KeyError, EOFError, BadZipFile)  # what NumPy makes of a file that is not whole
 
 
 def run_folder(study: Path, key: str) -> Path:
@@ -53,17 +56,24 @@ def load_scores(study: Path, key: str, part: str) -> Scores:
     try:
         with np.load(path) as data:
             return Scores(data[f"{part}_rows"], data[part])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged; delete its folder and run the study again") from error
+    except _DAMAGES as error:
+        raise _damaged(path) from error
 
 
-def load_kept(study: Path, key: str, part: str = "test") -> dict[str, np.ndarray]:
-    """Further arrays that the run kept for the report; empty where it kept none."""
-    path = run_folder(study, key) / f"{part}_kept.npz"
+def load_kept(study: Path, key: str, *names: str) -> dict[str, np.ndarray]:
+    """Further arrays that the run kept of its test rows, for the report: all, or those of ``names`` that there are."""
+    path = run_folder(study, key) / "test_kept.npz"
     if not path.is_file():
         return {}
-    with np.load(path) as data:
-        return {name: data[name] for name in data.files}
+    try:
+        with np.load(path) as data:
+            return {name: data[name] for name in data.files if name in names or not names}
+    except _DAMAGES as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged; delete its folder and run the study again")
 
 
 def load_outcome(study: Path, run: Run) -> Outcome:

@@ -77,7 +77,8 @@ class ReportContext:
 
     ``confusion`` (mean counts over seeds), ``roc`` and ``reliability`` belong to each arm's largest budget, named in
     ``budgets``. ``curves`` holds, per arm, one list of epochs per run; an epoch is a dictionary with ``epoch`` and any
-    of ``train_loss``, ``validation_loss``, ``validation_accuracy``.
+    of ``train_loss``, ``validation_loss``, ``validation_accuracy``. ``froc``: region to arm to sensitivities at
+    :data:`mrtransfer.study.report.froc.RATES`.
     """
 
     measures: Measures = CLASSIFICATION
@@ -94,6 +95,7 @@ class ReportContext:
     pictures: list[CasePicture] = field(default_factory=list)
     pictured_arm: str | None = None
     subjects: SubjectTable | None = None
+    froc: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     heat_pictures: list[HeatPicture] = field(default_factory=list)
     heat_arm: str | None = None
     split: list[dict[str, Any]] = field(default_factory=list)  # fold, and subjects in training, validation and test

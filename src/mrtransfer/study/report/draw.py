@@ -17,6 +17,7 @@ from mrtransfer.study.report import figures, tables
 from mrtransfer.study.report.canvas import SERIES
 from mrtransfer.study.report.context import ReportContext
 from mrtransfer.study.report.data import audit_view, data_views
+from mrtransfer.study.report.froc import froc_view
 from mrtransfer.study.report.localisation import localisation_view
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.words import budget_of, count_of
@@ -94,6 +95,7 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
         "data": data_views(results.get("data")),
         "audit": audit_view(results.get("audit")),
         "context": context,
+        "froc": froc_view(results.get("froc"), context.froc, order),
         "where": localisation_view(results.get("localisation"), order),
         "training": figures.training_panels(context.curves, order),
         "split": figures.split_bars(context.split) if context.split else None,

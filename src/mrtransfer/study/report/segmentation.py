@@ -1,5 +1,6 @@
-"""What the report of a segmentation study shows beside the statistics: subjects in pictures, curves, the split."""
+"""What the report of a segmentation study shows beside the statistics: subjects in pictures, curves, FROC, split."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,8 +9,10 @@ from mrtransfer.data.volume.case import read_case
 from mrtransfer.study.outcome import curves_of, load_kept, load_outcome
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.report.context import CasePicture, ReportContext, SubjectTable
+from mrtransfer.study.report.froc import RATES
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.pool import Pool, pool
+from mrtransfer.study.tasks.detection import ArmFroc, arm_frocs
 from mrtransfer.study.tasks.whole_cases import kept_mask
 from mrtransfer.tasks.segmentation.metrics import EMPTY_RULE, TOLERANCE_MM
 from mrtransfer.tasks.segmentation.pictures import PREDICTED, REFERENCE, case_picture
@@ -41,6 +44,7 @@ def build_context(workshop: "SegmentationWorkshop", plan: Plan) -> ReportContext
         pictures=_pictures(workshop, plan, pooled, best, scores[best]),
         pictured_arm=best,
         subjects=_subject_table(workshop, pooled, scores),
+        froc=_curves(arm_frocs(workshop, plan)),
         split=_split(workshop, plan),
         metric_notes=METRIC_NOTES,
     )
@@ -51,6 +55,14 @@ def _per_subject(pooled: Pool, arm: str, metric: str, measures: Measures) -> np.
     cell = (arm, pooled.budgets(arm)[-1])
     column = measures.names.index(metric)
     return np.mean([pooled.runs[cell][seed][:, column] for seed in pooled.seeds(cell)], axis=0)
+
+
+def _curves(found: Sequence[ArmFroc]) -> dict[str, dict[str, np.ndarray]]:
+    """Region to arm to the sensitivities at :data:`RATES`."""
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    for one in found:
+        curves.setdefault(one.region, {})[one.arm] = one.sensitivity(RATES)
+    return curves
 
 
 def _subject_names(workshop: "SegmentationWorkshop", rows: np.ndarray) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mrtransfer.study.report.forest import Scale, axis, ground, strip
+from mrtransfer.study.report.froc import froc_rows
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.words import budget_of, count_of
 
@@ -224,6 +225,8 @@ def _csv_rows(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
     if results.get("localisation"):
         yield from _csv_rows({**results["localisation"], "label_saving": []})
+    if results.get("froc"):
+        yield from froc_rows(results["froc"])
     for entry in results["label_saving"]:
         yield {
             "record": "labels_needed",

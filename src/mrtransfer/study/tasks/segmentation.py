@@ -12,6 +12,7 @@ from mrtransfer.models.segmentation import SegmentationNetwork, build_segmentati
 from mrtransfer.study.plan import Plan
 from mrtransfer.study.recipe.segmentation import SegmentationArm, SegmentationRecipe
 from mrtransfer.study.statistics.measures import SHARE, Measures, table_measures
+from mrtransfer.study.tasks.detection import detection
 from mrtransfer.study.tasks.starts import check_starts
 from mrtransfer.study.tasks.volumes import Dims, Plans, VolumeDomain, open_volumes
 from mrtransfer.study.tasks.whole_cases import TrainedOnVolumes, chosen_cleaning, score_subjects
@@ -222,7 +223,7 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             record["clean"] = cleaning.to_json() if cleaning else None
 
     def scores(self, trained: TrainedOnVolumes, domain: VolumeDomain, rows: np.ndarray) -> Scores:
-        """One row of metrics per subject, in the place of its first case; the predicted masks are kept."""
+        """One row of metrics per subject, in the place of its first case; masks and detected lesions are kept."""
         return score_subjects(self, trained, domain, rows)
 
     def described(
@@ -238,8 +239,13 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             "postprocess": record.get("clean"),
         }
 
+    def findings(self, plan: Plan) -> dict[str, Any]:
+        """FROC, where test subjects have lesions."""
+        found = detection(self, plan)
+        return {} if found is None else {"froc": found}
+
     def context(self, plan: Plan) -> Any:
-        """Best, median and worst subjects in pictures, curves, the split, per-subject tables."""
+        """Best, median and worst subjects in pictures, curves, FROC, the split, per-subject tables."""
         from mrtransfer.study.report.segmentation import build_context
 
         return build_context(self, plan)
