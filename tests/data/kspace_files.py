@@ -52,7 +52,7 @@ def write_raw(path, header, readouts, group="dataset"):
         made.create_dataset("xml", (1,), h5py.string_dtype())[0] = header
         records = made.create_dataset("data", (len(readouts),), RECORD)
         for number, (head, samples) in enumerate(readouts):
-            record = np.empty((), RECORD)
+            record = np.empty(1, RECORD)[0]
             record["head"], record["traj"] = head, np.zeros(0, np.float32)
             record["data"] = samples.view(np.float32).ravel()
             records[number] = record

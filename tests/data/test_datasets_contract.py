@@ -9,6 +9,7 @@ from PIL import Image
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.datasets import DATASETS
+from mrtransfer.data.kspace import open_volume, write_fastmri
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.readers import read_image, read_mask
 from mrtransfer.data.volume import read_case
@@ -79,6 +80,17 @@ def write_volumes(folder):
     return folder
 
 
+def write_fastmri_folders(folder):
+    for name in ("multicoil_train/file1.h5", "multicoil_val/file2.h5"):
+        write_fastmri(folder / name, np.ones((2, 2, 8, 6), np.complex64))
+    return folder
+
+
+def write_kspace(folder):
+    np.save(folder / "scan.npy", np.ones((2, 2, 8, 6), np.complex64))
+    return folder
+
+
 LAYOUTS = {
     "folder": write_folder,
     "figshare": write_figshare,
@@ -87,7 +99,10 @@ LAYOUTS = {
     "brats": write_brats,
     "decathlon": write_decathlon,
     "volumes": write_volumes,
+    "fastmri": write_fastmri_folders,
+    "kspace": write_kspace,
 }
+K_SPACE = ("fastmri", "kspace")
 OPTIONS = {"volumes": {"channels": {"flair": "*/FLAIR.nii.gz"}, "mask": "*/lesions.nii"}}
 
 
@@ -102,10 +117,13 @@ def test_a_dataset_builds_a_valid_manifest_whose_images_can_be_read(name, tmp_pa
     assert isinstance(manifest, Manifest)
     again = Manifest.create(manifest.table, manifest.root, manifest.name, manifest.classes)
     pd.testing.assert_frame_equal(again.table, manifest.table)
-    assert len(manifest.classes) >= 2 or manifest.mask_labels is not None
+    assert len(manifest.classes) >= 2 or manifest.mask_labels is not None or name in K_SPACE
     assert set(manifest.labels) <= set(range(-1, len(manifest.classes)))
     for row in range(min(3, len(manifest))):
         for location in manifest.locations(row):
+            if name in K_SPACE:
+                assert open_volume(location, manifest.root).read(1).kspace.shape == (2, 8, 6)
+                continue
             image = read_image(location, manifest.root)
             assert image.ndim in (2, 3)
             mask = manifest.table["mask"].iloc[row]

@@ -93,5 +93,5 @@ def _lines(path: Path, padding: tuple[int, int] | None, width: int) -> tuple[int
 
 
 def _coils(kspace: np.ndarray) -> np.ndarray:
-    """complex64 (C, H, W) of a slice (C, H, W) or (H, W)."""
-    return np.ascontiguousarray(kspace.reshape(-1, *kspace.shape[-2:]), dtype=np.complex64)
+    """complex64 (C, H, W), a copy, of a slice (C, H, W) or (H, W)."""
+    return np.array(kspace.reshape(-1, *kspace.shape[-2:]), dtype=np.complex64, order="C")
