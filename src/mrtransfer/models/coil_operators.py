@@ -23,7 +23,7 @@ def normal(image: Tensor, maps: Tensor, kept: Tensor) -> Tensor:
 def corrected(images: Tensor, sampled: Tensor, free: Tensor, maps: Tensor, kept: Tensor) -> Tensor:
     """Root sum of squares (N, H, W) over the coils of ``images`` + T S ``sampled`` − S ``free``.
 
-    ``images`` (N, C, H, W) those of the coils, which get no gradient; ``sampled`` and ``free`` (N, H, W).
+    ``images`` (N, C, H, W); ``sampled`` and ``free`` (N, H, W).
     """
     return _Corrected.apply(images, sampled, free, maps, kept)
 
@@ -59,16 +59,14 @@ class _Normal(torch.autograd.Function):
         """The operator is its own adjoint; the maps take part twice, as S and as Sᴴ."""
         image, maps, kept = ctx.saved_tensors
         image, gradient = image[:, None], gradients[0][:, None]
-        for_image = torch.zeros_like(gradients[0])
-        for_maps = torch.empty_like(maps) if ctx.needs_input_grad[1] else None
-        for number, (part,) in enumerate(_coils(maps)):
+        for_image, for_maps = torch.zeros_like(gradients[0]), torch.empty_like(maps)
+        for part, into in _coils(maps, for_maps):
             back = _sampled(part * gradient, kept)
-            if for_maps is not None:
+            if ctx.needs_input_grad[1]:
                 there = _sampled(part * image, kept).mul_(gradient.conj())
-                at = number * part.shape[1]
-                torch.addcmul(there, back, image.conj(), out=for_maps[:, at : at + part.shape[1]])
+                torch.addcmul(there, back, image.conj(), out=into)
             for_image += back.mul_(part.conj()).sum(dim=1)
-        return for_image, for_maps, None
+        return for_image, for_maps if ctx.needs_input_grad[1] else None, None
 
 
 class _Corrected(torch.autograd.Function):
@@ -84,22 +82,21 @@ class _Corrected(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor, None]:
         images, sampled, free, maps, kept, magnitude = ctx.saved_tensors
         # Where there is no signal there is no direction either: 0, as for the norm of a vector.
         gradient = torch.where(magnitude > 0, gradients[0] / magnitude, 0.0)[:, None]
-        for_sampled, for_free = torch.zeros_like(sampled), torch.zeros_like(free)
-        for_maps = torch.empty_like(maps) if ctx.needs_input_grad[3] else None
-        for number, (one, part) in enumerate(_coils(images, maps)):
+        for_sampled, for_free, for_maps = torch.zeros_like(sampled), torch.zeros_like(free), torch.empty_like(maps)
+        for_images = []
+        for one, part, into in _coils(images, maps, for_maps):
             direct = _corrected(one, sampled, free, part, kept).mul_(gradient)
             through = _sampled(direct, kept)
-            if for_maps is not None:
-                at = number * part.shape[1]
-                into = for_maps[:, at : at + part.shape[1]]
-                torch.mul(through, sampled[:, None].conj(), out=into).addcmul_(direct, free[:, None].conj(), value=-1)
+            torch.mul(through, sampled[:, None].conj(), out=into).addcmul_(direct, free[:, None].conj(), value=-1)
             for_sampled += through.mul_(part.conj()).sum(dim=1)
-            for_free -= direct.mul_(part.conj()).sum(dim=1)
-        return None, for_sampled, for_free, for_maps, None
+            for_free -= (part.conj() * direct).sum(dim=1)
+            if ctx.needs_input_grad[0]:
+                for_images.append(direct)
+        return torch.cat(for_images, dim=1) if for_images else None, for_sampled, for_free, for_maps, None
 
 
 def _corrected(images: Tensor, sampled: Tensor, free: Tensor, maps: Tensor, kept: Tensor) -> Tensor:

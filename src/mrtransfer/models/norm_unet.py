@@ -50,6 +50,15 @@ class UpBlock(nn.Module):
         return nn.functional.pad(x, missing, "reflect") if any(missing) else x
 
 
+class LastBlock(nn.Sequential):
+    """The highest block on the way up, and a 1×1 convolution."""
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """The network's output."""
+        block, last = self
+        return last(block(x, skip))
+
+
 class UNet(nn.Module):
     """Maps (N, ``inputs``, H, W) to (N, ``outputs``, H, W): ``channels`` at full resolution, ``pools`` levels below."""
 
@@ -65,8 +74,9 @@ class UNet(nn.Module):
         self.up_transpose_conv = nn.ModuleList()
         for width, below in reversed(levels):
             self.up_transpose_conv.append(UpBlock(below, width))
-            self.up_conv.append(ConvBlock(below, width))
-        self.up_conv[-1] = nn.ModuleList([self.up_conv[-1], nn.Conv2d(channels, outputs, 1)])
+            block = ConvBlock(below, width)
+            highest = width == channels
+            self.up_conv.append(LastBlock(block, nn.Conv2d(width, outputs, 1)) if highest else block)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of the size of ``x``, of which every side must have two pixels or more at the lowest level."""
@@ -75,23 +85,20 @@ class UNet(nn.Module):
             skips.append(block(x))
             x = nn.functional.avg_pool2d(skips[-1], 2)
         x = self.conv(x)
-        *blocks, (block, last) = self.up_conv  # type: ignore[misc]
-        for up, convolve in zip(self.up_transpose_conv, (*blocks, block), strict=True):
+        for up, convolve in zip(self.up_transpose_conv, self.up_conv, strict=True):
             skip = skips.pop()
             x = convolve(up(x, skip.shape), skip)
-        return last(x)
+        return x
 
     def _laid_out(self, x: Tensor) -> Tensor:
         """Channels-last on a CPU, where few channels are 1.5 times as fast so; elsewhere as the weights are."""
-        last = x.device.type == "cpu" or self.conv.layers["0"].weight.is_contiguous(memory_format=torch.channels_last)
+        weight = next(self.conv.parameters())
+        last = x.device.type == "cpu" or weight.is_contiguous(memory_format=torch.channels_last)
         return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 class NormUnet(nn.Module):
-    """A U-Net on complex images, whose real and imaginary parts are each normalised before and restored after.
-
-    Sriram et al. 2020, section 3.2.
-    """
+    """A U-Net on complex images, whose real and imaginary parts are each normalised before it and restored after it."""
 
     def __init__(self, channels: int, pools: int) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
 """The end-to-end variational network of Sriram et al. (MICCAI 2020, arXiv 2004.06688), under fastMRI's names.
 
 A network estimates the coils' sensitivities S from the centre of k-space. From k⁰ = k̃, what was measured, each of the
-cascades then takes a step (equations 6 to 8)
+cascades then takes a step
 
-    kᵗ⁺¹ = kᵗ − ηₜ M (kᵗ − k̃) − F S uₜ        with uₜ = Gₜ(xₜ), xₜ = Sᴴ F⁻¹ kᵗ, and Gₜ a normalised U-Net,
+    kᵗ⁺¹ = kᵗ − ηₜ M (kᵗ − k̃) − F S uₜ        with uₜ = Gₜ(xₜ), xₜ = Sᴴ F⁻¹ kᵗ, and Gₜ a normalised U-Net
 
-and the image is the root sum of squares of F⁻¹ kᵀ. Here the same steps are taken with single images instead of k-space
-of all coils. The sensitivities are normalised, Sᴴ S = 1; k⁰ agrees with what was measured; so M (kᵗ − k̃) = −M F S vₜ
-with v₀ = 0, and
+(with the sign of fastMRI's code), and the image is the root sum of squares of F⁻¹ kᵀ. Here the same steps are taken
+with single images in place of k-space of all coils. The sensitivities are normalised, Sᴴ S = 1, and k⁰ agrees with what
+was measured. So M (kᵗ − k̃) = −M F S vₜ with v₀ = 0, and
 
     vₜ₊₁ = (1 − ηₜ) vₜ + uₜ        xₜ₊₁ = xₜ − uₜ + ηₜ A vₜ        with A = Sᴴ F⁻¹ M F S
     F⁻¹ kᵀ = F⁻¹ k̃ + F⁻¹ M F S Σ ηₜ vₜ − S Σ uₜ.
@@ -16,6 +16,7 @@ Between the cascades there are then C times fewer numbers to compute, and to kee
 the coils; see :mod:`mrtransfer.models.coil_operators`.
 """
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import torch
@@ -60,22 +61,27 @@ class SensitivityNet(nn.Module):
 
 
 class Cascade(nn.Module):
-    """The parameters of one step: its U-Net and ηₜ, the weight of data consistency."""
+    """The trained part of one step: its U-Net, and the weight of data consistency."""
 
-    def __init__(self, channels: int, pools: int) -> None:
+    def __init__(self, channels: int, pools: int, checkpoint: bool) -> None:
         super().__init__()
         self.model = NormUnet(channels, pools)
         self.dc_weight = nn.Parameter(torch.ones(1))
+        self.checkpoint = checkpoint
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """uₜ of the image xₜ (N, H, W), and ηₜ."""
+        keeps = not (self.checkpoint and torch.is_grad_enabled())
+        return self.model(x) if keeps else _recomputed(self.model, x), self.dc_weight
 
 
 class VarNet(nn.Module):
-    """See the module's text. ``checkpoint``: what the U-Nets keep for the backward pass is computed again there."""
+    """The whole network; how its steps are computed is said at the top of this file."""
 
-    def __init__(self, cascades: int, unet: tuple[int, int], sens_net: SensitivityNet, checkpoint: bool) -> None:
+    def __init__(self, sens_net: SensitivityNet, cascades: Iterable[Cascade]) -> None:
         super().__init__()
         self.sens_net = sens_net
-        self.cascades = nn.ModuleList([Cascade(*unet) for _ in range(cascades)])
-        self.checkpoint = checkpoint
+        self.cascades = nn.ModuleList(cascades)
 
     def forward(self, kspace: Tensor, columns: Tensor, centre: Tensor | None = None) -> Tensor:
         """Magnitudes (N, H, W) of k-space (N, C, H, W)."""
@@ -84,8 +90,7 @@ class VarNet(nn.Module):
         x = combine(images, maps)
         v, consistent, refined = (torch.zeros_like(x) for _ in range(3))
         for number, cascade in enumerate(self.cascades):
-            weight = cascade.dc_weight
-            u = _recomputed(cascade.model, x) if self.checkpoint and torch.is_grad_enabled() else cascade.model(x)
+            u, weight = cascade(x)
             if number + 1 < len(self.cascades):
                 x = x - u + weight * normal(v, maps, kept) if number else x - u  # v is 0 at first
             consistent = consistent + weight * v
@@ -133,7 +138,7 @@ def varnet(
     training step, and a third more time.
     """
     sens_net = SensitivityNet(sens_channels, sens_pools, mask_centre, checkpoint)
-    body = VarNet(cascades, (channels, pools), sens_net, checkpoint)
+    body = VarNet(sens_net, [Cascade(channels, pools, checkpoint) for _ in range(cascades)])
     names = ("sens_net", *(f"cascades.{number}" for number in range(cascades)))
     return Reconstructor(
         body,
