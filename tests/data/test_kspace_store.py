@@ -14,7 +14,6 @@ from kspace_files import random_kspace, reference_target, write_cfl
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.kspace import KspaceVolume, needs_targets, open_kspace, write_fastmri
 from mrtransfer.data.kspace import store as module
-from mrtransfer.data.kspace.open import rendered
 from mrtransfer.data.manifest import Manifest
 
 
@@ -56,9 +55,7 @@ def renders(monkeypatch):
 
     renderer.render_kspace = render_kspace
     monkeypatch.setitem(sys.modules, renderer.__name__, renderer)
-    rendered.cache_clear()
-    yield asked
-    rendered.cache_clear()
+    return asked
 
 
 class TestFiles:
@@ -197,7 +194,6 @@ class TestPhantoms:
         for damage in (lambda file: os.truncate(file, 100), os.unlink):
             (file,) = (tmp_path / "store").rglob("*.h5")
             damage(file)
-            rendered.cache_clear()
             assert open_kspace(manifest, tmp_path / "store").content == content
         assert len(renders) == 3
 

@@ -94,11 +94,11 @@ class _Rendered:
         return rendered(self.location)[index].copy()
 
 
-@lru_cache(maxsize=1)  # one volume in memory: a store keeps them all on disk
-def rendered(location: str) -> np.ndarray:
-    """complex64 (S, C, H, W): the phantom's k-space at ``location``, read-only."""
+def render(location: str) -> np.ndarray:
+    """complex64 (S, C, H, W): the phantom's k-space at ``location``."""
     from mrtransfer.data.phantom.kspace import render_kspace
 
-    kspace = np.asarray(render_kspace(location), dtype=np.complex64)
-    kspace.setflags(write=False)
-    return kspace
+    return np.asarray(render_kspace(location), dtype=np.complex64)
+
+
+rendered = lru_cache(maxsize=1)(render)  # one volume in memory: a store keeps them all on disk
