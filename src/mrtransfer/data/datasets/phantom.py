@@ -1,6 +1,6 @@
 """The built-in phantom as a dataset: rendered when read, nothing to download."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,21 @@ import pandas as pd
 
 from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.data.datasets import DATASETS
+from mrtransfer.data.datasets._phantom_kspace import default_contrasts, kspace_volumes
 from mrtransfer.data.datasets._phantom_volumes import number, subject_name, volumes
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.data.phantom.acquisition import SCANNERS
 from mrtransfer.data.phantom.contrast import CONTRASTS
 from mrtransfer.data.phantom.head import head
+from mrtransfer.data.phantom.kspace_scan import KSPACE_CONTRASTS
 from mrtransfer.data.phantom.randomness import Stream, generator
 from mrtransfer.data.phantom.render import Scan, mask_of
 from mrtransfer.data.phantom.render import spacing as spacing_of
 from mrtransfer.data.phantom.tumours import CLASSES, lesion
 from mrtransfer.data.phantom.volume_scan import ANATOMIES
 
-TASKS = ("types", "detection", "segmentation")
+TASKS = ("types", "detection", "segmentation", "reconstruction")
 DETECTION_CLASSES = ("no_tumour", "tumour")
 _TUMOURS = tuple(kind for kind in CLASSES if kind != "no_tumour")
 _BRAIN_HEIGHTS = (-42.0, 68.0)  # mm, the slices of a whole scan
@@ -34,7 +36,7 @@ def phantom(
     *,
     subjects: int = 60,
     slices: int | None = None,
-    contrast: str | Sequence[str] = "t1ce",
+    contrast: str | Sequence[str] | None = None,
     scanner: str | Sequence[str] = "a",
     task: str = "types",
     lesions: Sequence[str] | None = None,
@@ -42,10 +44,14 @@ def phantom(
     size: int | Sequence[int] | None = None,
     spacing: float | Sequence[float] | None = None,
     extracted: bool | None = None,
+    coils: int | None = None,
+    matrix: int | Sequence[int] | None = None,
+    plane: str | None = None,
+    oversampled: bool | None = None,
     seed: int = 0,
     first_subject: int = 0,
 ) -> Manifest:
-    """Rendered brain slices or volumes with tumours, by the signal equations of MR; needs no files.
+    """Rendered brain slices, volumes with tumours or k-space, by the signal equations of MR; needs no files.
 
     Task ``types``: every subject has one of ``lesions`` (by default glioma, meningioma, pituitary, no_tumour; as many
     subjects of each), all ``slices`` show it, and it is the label. Task ``detection``: every subject has a tumour (by
@@ -57,10 +63,16 @@ def phantom(
     by default 3; ``size`` in voxels, likewise, by default what shows the whole anatomy. ``extracted`` sets all outside
     the brain to 0, which is the default for brains, as in BraTS.
 
-    ``contrast`` is t1, t1ce, t2, flair or pd; a list makes one channel of each. ``scanner`` is a, b or c; a list is
-    dealt out over the subjects. Subjects are numbered from ``first_subject``: cohorts of one ``seed`` whose numbers do
-    not overlap are different people, and the same number is the same head in every contrast and on every scanner. The
-    ``size`` of slices is in pixels over 236 mm, by default 128; they have 4 ``slices`` by default.
+    Task ``reconstruction``: fully sampled k-space, one volume of 8 ``slices`` a subject, of ``anatomy`` brain or knee.
+    ``coils`` are by default 8; ``matrix`` is the size of k-space, one number or [rows, columns], by default 128;
+    ``oversampled``: its rows cover twice the image, as in fastMRI's files. ``plane`` of a knee is coronal (the
+    default), axial or sagittal. The contrast ``pdfs`` is pd with fat suppressed; a list of contrasts is dealt out over
+    the subjects, by default all that fastMRI has of the anatomy; so are ``lesions``, by default all of the anatomy's.
+
+    ``contrast`` is t1, t1ce (the default), t2, flair or pd; a list makes one channel of each. ``scanner`` is a, b or c;
+    a list is dealt out over the subjects. Subjects are numbered from ``first_subject``: cohorts of one ``seed`` whose
+    numbers do not overlap are different people, and the same number is the same head in every contrast and on every
+    scanner. The ``size`` of slices is in pixels over 236 mm, by default 128; they have 4 ``slices`` by default.
     """
     if path is not None:
         raise UserError(f"phantom: path is {str(path)!r}, but the phantom reads no files; leave path out")
@@ -76,13 +88,18 @@ def phantom(
     ):
         if value is not None and value < least:
             raise UserError(f"phantom: {name} is {value}; it must be {least} or more")
-    contrasts, scanners = _names("contrast", contrast, CONTRASTS), _names("scanner", scanner, tuple(SCANNERS))
+    kspace = {"coils": coils, "matrix": matrix, "plane": plane, "oversampled": oversampled}
+    pixels = {"size": size, "spacing": spacing, "extracted": extracted}
+    _refuse_options(task, pixels if task == "reconstruction" else kspace)
+    contrasts, scanners = _contrasts(task, anatomy, contrast), _names("scanner", scanner, tuple(SCANNERS))
     wanted = _lesions(task, anatomy, lesions)
     chosen = [
         (subject, lesion_of(seed, subject, wanted), scanners[subject % len(scanners)])
         for subject in range(first_subject, first_subject + subjects)
     ]
-    alone = isinstance(contrast, str)
+    if task == "reconstruction":
+        return kspace_volumes(chosen, contrasts, scanners, seed, anatomy, slices, kspace)
+    alone = contrast is None or isinstance(contrast, str)
     if task == "segmentation" and slices is None:
         return volumes(chosen, contrasts, alone, seed, anatomy, spacing, size, extracted)
     if anatomy != "brain" or spacing is not None or extracted is not None:
@@ -99,10 +116,23 @@ def phantom(
     return Manifest.create(pd.DataFrame(rows), Path(), "phantom", classes, notes, mask_labels=MaskLabels.binary())
 
 
+def _refuse_options(task: str, given: Mapping[str, object]) -> None:
+    for key, value in given.items():
+        if value is not None:
+            other = "all tasks but reconstruction" if task == "reconstruction" else "task: reconstruction"
+            raise UserError(f"phantom: {key} is for {other}, and task is {task}; leave it out")
+
+
+def _contrasts(task: str, anatomy: str, contrast: str | Sequence[str] | None) -> tuple[str, ...]:
+    if task == "reconstruction":
+        return _names("contrast", default_contrasts(anatomy) if contrast is None else contrast, KSPACE_CONTRASTS)
+    return _names("contrast", "t1ce" if contrast is None else contrast, CONTRASTS)
+
+
 def _lesions(task: str, anatomy: str, lesions: Sequence[str] | None) -> tuple[str, ...]:
     """The lesions that subjects may have, by default those that the task is about."""
     possible = {"types": CLASSES, "detection": _TUMOURS}.get(task, ANATOMIES[anatomy].lesions)
-    default = CLASSES if task == "types" else ANATOMIES[anatomy].lesions[:1]
+    default = {"types": CLASSES, "reconstruction": possible}.get(task, ANATOMIES[anatomy].lesions[:1])
     wanted = _names("lesion", lesions or default, possible)
     if task == "types" and len(wanted) < 2:
         raise UserError(f"phantom: lesions names only {wanted[0]}; classifying types needs two or more")

@@ -16,6 +16,8 @@ from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.files import atomic_path
 from mrtransfer.common.progress import progress
 from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.phantom.kspace_layouts import write_fastmri_folders
+from mrtransfer.data.phantom.kspace_scan import is_kspace
 from mrtransfer.data.phantom.randomness import Stream, generator
 from mrtransfer.data.phantom.render import mask_of, parse, render
 from mrtransfer.data.phantom.volume_layouts import write_brats, write_decathlon, write_volumes
@@ -44,6 +46,7 @@ def write(manifest: Manifest, layout: str, directory: str | Path, **options: Any
     * ``figshare`` (``folds=5``, ``seed=0``): ``1.mat`` … in MATLAB 7.3, and ``cvind.mat``; tumours only
     * ``brats`` (``year=2020`` or 2023), ``decathlon``, ``volumes``: see :mod:`mrtransfer.data.phantom.volume_layouts`;
       of volumes, which are of ``task: segmentation``
+    * ``fastmri``: see :mod:`mrtransfer.data.phantom.kspace_layouts`; of k-space, which is of ``task: reconstruction``
 
     All files are there or none: ``directory`` must be absent or empty. Raises :class:`UserError`.
     """
@@ -138,12 +141,13 @@ LAYOUTS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
         "brats": write_brats,
         "decathlon": write_decathlon,
         "volumes": write_volumes,
+        "fastmri": write_fastmri_folders,
     }
 )
 
 
 def _need_slices(manifest: Manifest, layout: str) -> None:
-    if is_volume(manifest.locations(0)[0]):
+    if is_volume(manifest.locations(0)[0]) or is_kspace(manifest.locations(0)[0]):
         raise UserError(f"layout {layout}: holds slices; build the manifest with slices=4, or with another task")
 
 

@@ -19,6 +19,7 @@ class Stream(IntEnum):
     SPLIT = 8
     KNEE = 9
     VOLUME = 10
+    KSPACE = 11
 
 
 def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:
