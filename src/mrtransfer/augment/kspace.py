@@ -158,8 +158,8 @@ def acquired(params: MRParams, padding: Sequence[tuple[int, int] | None], width:
 
     ``padding``: the same before augmentation, where scanners leave columns at both ends empty. A flip along the columns
     mirrors it; rows do not matter. Anything else (a quarter turn, a translation with reflection, an affine map) spreads
-    the signal over all columns, and a mask that kept them out would throw measured signal away; so does a ``resolution``
-    below the scan's in :func:`augmented`, with which there is no window.
+    the signal over all columns, and a mask that kept them out would throw measured signal away; so does keeping only
+    the centre of images, ``resolution`` in :func:`augmented`, with which there is no window.
     """
     mirrored = params.hflip ^ (params.rot90 == 2)
     spread = (params.rot90 % 2 == 1) | (params.translate != 0).any(dim=1) | params.warps
