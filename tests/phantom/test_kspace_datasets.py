@@ -7,7 +7,7 @@ import pytest
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.datasets import DATASETS
 from mrtransfer.data.datasets.phantom import phantom
-from mrtransfer.data.kspace import open_volume
+from mrtransfer.data.kspace import open_kspace, open_volume
 from mrtransfer.data.phantom.kspace import render_kspace
 from mrtransfer.data.phantom.kspace_scan import parse_kspace
 from mrtransfer.data.phantom.layouts import write
@@ -75,6 +75,16 @@ def test_a_person_is_the_same_in_every_task_and_another_in_another_cohort():
 def test_wrong_options_are_named(options, said):
     with pytest.raises(UserError, match=said):
         phantom(**{"task": "reconstruction", **options})
+
+
+def test_a_store_renders_each_volume_once(tmp_path):
+    manifest = phantom(subjects=2, **SMALL)
+    store = open_kspace(manifest, tmp_path)
+    assert (store.slices.tolist(), store.coils.tolist(), store.matrices.tolist()) == ([2, 2], [3, 3], [[40, 32]] * 2)
+    kspace = render_kspace(manifest.locations(1)[0])
+    np.testing.assert_array_equal(store.volume(1).read(0).kspace, kspace[0])
+    assert store.volume(1).spacing == pytest.approx(parse_kspace(manifest.locations(1)[0]).spacing, rel=1e-4)
+    assert open_kspace(manifest, tmp_path).content == store.content
 
 
 def test_fastmri_reads_what_was_written(knees, tmp_path):

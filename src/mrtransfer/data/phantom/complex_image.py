@@ -27,7 +27,7 @@ _FINER = 2  # points per pixel along rows and columns
 _INFLOW = 2.0  # fresh blood is brighter than the steady state of a gradient echo
 _BEND, _BEND_KNOT = 0.9, 12.0  # mm: standard deviation and scale of what bends the anatomy's surfaces
 _GRAIN = 0.35  # of the anatomy's coarse grain; the rest of it is finer here
-_FAT_SEEN = ((0.85, 1.2), (0.6, 1.0))  # of fat's signal: echo trains brighten it, gradient echoes often saturate it
+_FAT_SEEN = ((0.85, 1.2), (0.35, 0.9))  # of fat's signal: echo trains brighten it, gradient echoes often saturate it
 _KNEE_ECHO = 28.0  # ms, of the knee's proton-density images, as in fastMRI's protocol
 _BAND = 6.0  # ppm within which fat suppression fails wholly
 _FAT_SHARE = np.zeros(N_TISSUES, dtype=np.float32)

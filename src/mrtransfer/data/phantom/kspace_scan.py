@@ -129,7 +129,7 @@ class KspaceScan:
     @property
     def pixel(self) -> float:
         """Size of a pixel in mm: operators fit the field of view to the patient, with some room."""
-        zoom = self.generator(Part.GEOMETRY).uniform(1.05, 1.22)
+        zoom = self.generator(Part.GEOMETRY).uniform(1.03, 1.2)
         if self.anatomy == "brain":
             zoom *= _head_length(self.seed, self.subject) / self._cut.extent[0]
         return round(float(zoom * max(mm / n for mm, n in zip(self._cut.extent, self.crop, strict=True))), 4)

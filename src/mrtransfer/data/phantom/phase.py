@@ -25,7 +25,7 @@ FAT_SHIFT = -3.4  # ppm
 _POINTS, _STEP = 64, 4.0  # the cube on which the field is worked out, mm
 _SLAB = 8
 _REACH = 60.0  # mm above and below the anatomy's centre that are shimmed
-_TIMING = 0.6  # ms, by which a spin echo may miss the readout's middle
+_TIMING = 0.3  # ms, by which a spin echo may miss the readout's middle
 _KNOT = 70.0  # mm, of the smooth background
 # ppm more than in water, after Schenck, Med Phys 23:815 (1996).
 _SUSCEPTIBILITY = MappingProxyType(
