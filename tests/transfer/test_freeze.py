@@ -1,12 +1,16 @@
 """What is frozen follows from settings and epoch alone, and what is frozen does not change by a byte."""
 
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.models.network import build_network
+from mrtransfer.models.network import build_network, network_state
+from mrtransfer.models.segmentation import build_segmentation_network
+from mrtransfer.models.state_files import write_state
+from mrtransfer.models.weights import apply_weights
 from mrtransfer.tasks.classification.heads import build_head
 from mrtransfer.transfer.freeze import (
     apply_freeze,
@@ -69,6 +73,26 @@ def test_batch_norm_follows_the_batches_only_where_asked_for_and_not_frozen(netw
     apply_freeze(network, fine_tune(freeze="block2", batch_norm=policy), 0)
     assert sum(layer.training for layer in normalisation_layers(network)) == moving
     assert len(normalisation_layers(network)) == 4
+
+
+def test_a_new_decoder_follows_the_batches_while_its_pretrained_encoder_keeps_its_statistics(tmp_path):
+    write_state(tmp_path / "resnet18.safetensors", timm.create_model("resnet18", num_classes=2).state_dict())
+    options = {"encoder": "resnet18", "depth": 3}
+    unet = build_segmentation_network("unet", in_channels=3, dims=2, options=options)
+
+    def moving(weights, **settings):
+        apply_weights(unet, weights, seed=0, resolve_source=lambda: (network_state(unet), {}))
+        apply_freeze(unet, fine_tune(**settings), 0)
+        layers = dict(unet.body.named_modules())
+        norms = {id(layer) for layer in normalisation_layers(unet)}
+        return {name.split(".")[0] for name, layer in layers.items() if id(layer) in norms and layer.training}
+
+    published = str(tmp_path / "resnet18.safetensors")
+    assert moving(published) == {"decoder"}
+    assert moving(published, batch_norm="recalibrate") == {"decoder"}
+    assert moving(published, batch_norm="train") == {"encoder", "decoder"}
+    assert moving(published, freeze="all") == set()
+    assert moving("source") == set()
 
 
 def test_nothing_is_recorded_for_the_backward_pass_before_the_first_trainable_stage(network):

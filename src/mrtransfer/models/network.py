@@ -40,6 +40,8 @@ class StagedNetwork(nn.Module):
     features: int
     """How many features the network gives: per image for a backbone, per voxel for a segmentation network."""
     encoder: Encoder | None = None
+    fresh: frozenset[str] = frozenset()
+    """Tensors, under published names, for which the initial weights had no values."""
 
     def __init__(
         self,

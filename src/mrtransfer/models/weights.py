@@ -1,17 +1,18 @@
 """Where a network's initial values come from: a recipe's ``weights``, and giving them to the network."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from mrtransfer.common.errors import UserError, nearest, unknown_name
 from mrtransfer.common.files import file_digest
 from mrtransfer.common.strict import Strict, first_error
+from mrtransfer.data.schema import SPLITS
 from mrtransfer.models.adapt import Channels
 from mrtransfer.models.hub import imagenet_state
 from mrtransfer.models.load import load_into, plan_load
@@ -31,7 +32,9 @@ class WeightsSpec(Strict):
     """A recipe's ``weights``; see :func:`parse_weights` for how it is written.
 
     ``file`` belongs to the kinds ``file`` and ``mean_var`` (whose statistics are otherwise those of the ImageNet
-    weights). ``until``, ``channels``, ``partial``: as in :func:`~mrtransfer.models.load.load_into`.
+    weights). ``until``, ``channels``, ``partial``: as in :func:`~mrtransfer.models.load.load_into`. ``trained_on``:
+    which published splits of the study's own data the file was trained on (train, val, test), where it does not say so
+    itself; a score on samples of these would be void.
     """
 
     kind: Kind = "file"
@@ -39,6 +42,12 @@ class WeightsSpec(Strict):
     until: str | None = None
     channels: Channels | None = None
     partial: bool = False
+    trained_on: tuple[str, ...] = ()
+
+    @field_validator("trained_on", mode="before")
+    @classmethod
+    def _as_tables_say(cls, value: Any) -> Any:
+        return _splits([value] if isinstance(value, str) else value) if isinstance(value, str | list | tuple) else value
 
     @model_validator(mode="after")
     def _complete(self) -> "WeightsSpec":
@@ -46,6 +55,8 @@ class WeightsSpec(Strict):
             raise ValueError("file: missing; name a .safetensors or .pt file, or a model folder")
         if self.file is not None and self.kind not in ("file", "mean_var"):
             raise ValueError(f"file: {self.kind} weights take no file; leave out kind or file")
+        if self.trained_on and self.file is None:
+            raise ValueError(f"trained_on: is about a file, and {self.kind} weights have none; leave it out")
         if self.kind == "random" and (self.until or self.channels or self.partial):
             raise ValueError("random weights are not loaded, so until, channels and partial mean nothing")
         return self
@@ -79,8 +90,8 @@ class WeightsSpec(Strict):
 def parse_weights(value: "str | Mapping[str, Any] | WeightsSpec") -> WeightsSpec:
     """``random``, ``imagenet``, ``source``, ``mean_var``, a path, or a mapping.
 
-    A mapping names a ``file`` (or a ``kind``) and may say ``until``, ``channels`` and ``partial``. A word that is
-    neither a kind nor a path is refused with the nearest kind.
+    A mapping names a ``file`` (or a ``kind``) and may say ``until``, ``channels``, ``partial`` and ``trained_on``. A
+    word that is neither a kind nor a path is refused with the nearest kind.
     """
     if isinstance(value, WeightsSpec):
         return value
@@ -114,11 +125,20 @@ def apply_weights(
     the network now has.
     """
     spec = parse_weights(spec)
-    if spec.kind == "random":
-        own = network_state(network)
-        rows = [Row(name, "fresh", shape_of(value), "random") for name, value in own.items()]
-        provenance: dict[str, Any] = {"kind": "random", "trained_on": {}}
-        return LoadReport("random", rows, provenance=provenance, digest=state_digest(own))
+    report = _random(network) if spec.kind == "random" else _load(network, spec, seed, resolve_source)
+    network.fresh = frozenset(row.name for row in report.rows if row.status == "fresh")
+    return report
+
+
+def _random(network: StagedNetwork) -> LoadReport:
+    own = network_state(network)
+    rows = [Row(name, "fresh", shape_of(value), "random") for name, value in own.items()]
+    return LoadReport("random", rows, provenance={"kind": "random", "trained_on": {}}, digest=state_digest(own))
+
+
+def _load(
+    network: StagedNetwork, spec: WeightsSpec, seed: int, resolve_source: Callable[[], SourceState] | None
+) -> LoadReport:
     state, provenance = _state_of(spec, network, resolve_source)
     source = f"weights {provenance['from']}"
     if spec.kind == "mean_var":
@@ -144,8 +164,10 @@ def _state_of(
         return state, {"kind": spec.kind, "from": "source", "trained_on": dict(trained_on)}
     if spec.file is not None:
         state, metadata = read_state(spec.file)
-        provenance = {"kind": spec.kind, "from": spec.file, "digest": spec.file_digest(), **_said_in(metadata)}
-        return state, provenance
+        said = _said_in(metadata)
+        if spec.trained_on:
+            said["trained_on"] = {**said["trained_on"], "splits": [*spec.trained_on]}
+        return state, {"kind": spec.kind, "from": spec.file, "digest": spec.file_digest(), **said}
     state, origin = imagenet_state(network.encoder.name if network.encoder else network.name)
     return state, {"kind": spec.kind, "from": "imagenet", "trained_on": {"datasets": ["ImageNet"]}, **origin}
 
@@ -160,6 +182,30 @@ def _said_in(metadata: Mapping[str, str]) -> dict[str, Any]:
             said["trained_on"] = {"note": metadata["provenance"]}
     said.update({key: metadata[key] for key in ("note", "architecture") if key in metadata})
     return said
+
+
+def splits_in(trained_on: Mapping[str, Any], dataset: str) -> dict[str, list[str]]:
+    """The published splits that weights were trained on, by dataset, as their ``trained_on`` says.
+
+    There ``splits`` is such a mapping, or a list that is about the ``dataset`` named beside it, or else about the one
+    given here. Raises :class:`UserError` for what is no split.
+    """
+    said = trained_on.get("splits") or {}
+    if not isinstance(said, Mapping):
+        said = {str(trained_on.get("dataset", dataset)): said}
+    try:
+        return {name: [*_splits([one] if isinstance(one, str) else one)] for name, one in said.items()}
+    except ValueError as error:
+        raise UserError(f"weights: what they were trained on: {error}") from error
+
+
+def _splits(named: Iterable[Any]) -> tuple[str, ...]:
+    """Each split once, by the name that tables have for it."""
+    found = tuple(dict.fromkeys({"val": "validation"}.get(str(split), str(split)) for split in named))
+    for split in found:
+        if split not in SPLITS:
+            raise ValueError(str(unknown_name("split", split, SPLITS)))
+    return found
 
 
 def _mean_var(

@@ -36,8 +36,9 @@ def apply_freeze(network: StagedNetwork, method: NetworkMethod, epoch: int) -> l
     """Set ``requires_grad`` of all parameters and the mode of all layers for ``epoch``; returns the frozen stages.
 
     Frozen stages are in evaluation mode. Batch norm uses the statistics of the batch, and updates its running ones,
-    only where the policy is ``train`` and its stage is not frozen. As the frozen stages come first, nothing in them is
-    recorded for the backward pass.
+    only where the policy is ``train`` and its stage is not frozen; and in a new decoder on a pretrained encoder, whose
+    statistics would be those of no data. As the frozen stages come first, nothing in them is recorded for the backward
+    pass.
     """
     frozen = frozen_stages(method, epoch, network.stage_names)
     held = {id(parameter) for name in frozen for _, parameter in network.stage_parameters(name)}
@@ -50,14 +51,22 @@ def apply_freeze(network: StagedNetwork, method: NetworkMethod, epoch: int) -> l
         for module in network.stage_modules(name):
             module.eval()
     if method.batch_norm != "train":
-        for layer in normalisation_layers(network):
-            layer.eval()
+        for name, layer in _with_statistics(network.body):
+            layer.train(network.encoder is not None and layer.training and f"{name}.running_mean" in network.fresh)
     return frozen
 
 
 def normalisation_layers(network: nn.Module) -> list[_NormBase]:
     """Layers that carry running statistics."""
-    return [layer for layer in network.modules() if isinstance(layer, _NormBase) and layer.running_mean is not None]
+    return [layer for _, layer in _with_statistics(network)]
+
+
+def _with_statistics(network: nn.Module) -> list[tuple[str, _NormBase]]:
+    return [
+        (name, layer)
+        for name, layer in network.named_modules()
+        if isinstance(layer, _NormBase) and layer.running_mean is not None
+    ]
 
 
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
