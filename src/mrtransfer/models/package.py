@@ -1,6 +1,6 @@
 """The model folder: weights as safetensors, everything else as readable JSON; opened without unpickling anything."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,7 @@ from mrtransfer.augment.prepare import resolve_normalise
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import read_json, write_json
 from mrtransfer.models.network import StagedNetwork, build_network, network_state
+from mrtransfer.models.reconstruction import build_reconstruction_network
 from mrtransfer.models.segmentation import build_segmentation_network
 from mrtransfer.models.state_files import HEAD, read_tensors, state_digest, write_state
 
@@ -19,6 +20,12 @@ FORMAT = 1
 REQUIRED = {
     "classification": ("task", "size", "fit", "input", "classes", "provenance"),
     "segmentation": ("task", "plan", "mask_labels", "loss", "channels", "postprocess", "provenance", "record"),
+    "reconstruction": ("task", "sampling", "loss", "provenance", "record"),
+}
+_BUILDERS: dict[str, Callable[..., StagedNetwork]] = {
+    "classification": build_network,
+    "segmentation": build_segmentation_network,
+    "reconstruction": build_reconstruction_network,
 }
 
 
@@ -32,7 +39,7 @@ class LoadedModel:
 
     @property
     def task(self) -> str:
-        """``classification`` or ``segmentation``."""
+        """``classification``, ``segmentation`` or ``reconstruction``."""
         return str(self.spec["task"])
 
 
@@ -43,7 +50,8 @@ def save_model(folder: str | Path, network: StagedNetwork, head: nn.Module, spec
     For classification also ``size`` (pixels), ``fit``, ``input`` ({normalise, channels}) and ``classes`` (in the order
     of the logits). For segmentation ``plan`` and ``mask_labels`` (their JSON), ``loss`` (its name, which says what the
     logits mean), ``channels`` (in order), ``postprocess`` (how masks are cleaned, or None) and ``record`` (how it was
-    trained). Anything else that JSON can write is kept too. The folder can be given as ``weights`` to other networks.
+    trained). For reconstruction ``sampling`` (how k-space was undersampled), ``loss`` and ``record``; its head is
+    empty. Anything else that JSON can write is kept too. The folder can be given as ``weights`` to other networks.
     """
     task = str(spec.get("task"))
     missing = [key for key in REQUIRED.get(task, ("task",)) if key not in spec]
@@ -83,15 +91,11 @@ def load_model(folder: str | Path) -> LoadedModel:
     state, _ = read_tensors(folder / "model.safetensors")
     if state_digest(state) != spec.get("digest"):
         raise UserError(f"{folder}: model.safetensors is not the file that model.json describes; copy the folder again")
-    network, head = _build(spec), build_described_head(spec["head"])
+    network, head = _BUILDERS[spec["task"]](**spec["network"]), build_described_head(spec["head"])
     for module, prefix in ((network.body, "network."), (head, HEAD)):
         part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         module.load_state_dict(part)
     return LoadedModel(network.eval(), head.eval(), spec)
-
-
-def _build(spec: Mapping[str, Any]) -> StagedNetwork:
-    return (build_segmentation_network if spec["task"] == "segmentation" else build_network)(**spec["network"])
 
 
 def describe_head(head: nn.Module) -> list[dict[str, Any]]:

@@ -151,7 +151,7 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, desk: Desk)
                 "data": desk.defines(target, fold, arm),
                 "arm": arm.model_dump(mode="json", exclude={"weights", "method"}),
                 "method": arm.method.model_dump(mode="json"),
-                "weights": weights[name].model_dump(mode="json", exclude={"file"}),
+                "weights": weights[name].model_dump(mode="json", exclude={"file", "trained_on"}),
                 "weights_file": files[name],
                 "source": wanted.key if wanted else None,
                 "arithmetic": desk.arithmetic(arm),

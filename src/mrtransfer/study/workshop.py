@@ -19,9 +19,10 @@ from mrtransfer.models.load_report import LoadReport
 from mrtransfer.models.network import StagedNetwork
 from mrtransfer.models.package import LoadedModel, load_model, save_model
 from mrtransfer.models.state_files import read_state
-from mrtransfer.models.weights import SourceState, WeightsSpec, apply_weights, parse_weights
+from mrtransfer.models.weights import SourceState, WeightsSpec, apply_weights, parse_weights, splits_in
 from mrtransfer.study.domain import Domain
 from mrtransfer.study.plan import Plan, Run, SourceRun
+from mrtransfer.study.provenance import refuse_seen
 from mrtransfer.study.recipe import ArmSpec, Budget, Recipe
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.training.fit import TrainResult
@@ -296,6 +297,7 @@ class Workshop(ABC, Generic[A, D, N]):
         seen, before = np.concatenate(rows), self._seen_before.get(network, {})
         subjects = {name for name in domain.subjects[seen] if name} | set(before.get("subjects", ()))
         digests = set(self.row_digests(domain, fold)[seen].tolist()) | set(before.get("row_digests", ()))
+        splits = splits_in(before, self.target.manifest.name)
         spec = {
             "task": self.recipe.task,
             **self.described(arm, domain, fold, record),
@@ -303,6 +305,7 @@ class Workshop(ABC, Generic[A, D, N]):
                 "dataset": domain.manifest.name,
                 "subjects": sorted(subjects),
                 "row_digests": sorted(digests),
+                **({"splits": splits} if splits else {}),
                 "weights": arm.weights,
             },
             "record": record,
@@ -324,22 +327,16 @@ class Workshop(ABC, Generic[A, D, N]):
         would test on. (Source trainings leave the test subjects out: see the plan.)
         """
         tested = np.unique(np.concatenate([fold.test for fold in plan.folds]))
-        subjects = {name for name in self.target.subjects[tested] if name}
-        digests = set(self.row_digests(self.target)[tested].tolist())
+        digests = self.row_digests(self.target)
         arms: Mapping[str, Any] = self.recipe.arms
-        for name, arm in arms.items():
+        starts = [(f"arms.{name}", arm, self.target) for name, arm in arms.items()]
+        starts += [("source", run.arm, self.source) for run in plan.sources if self.source is not None]
+        for name, arm, domain in starts:
             weights = parse_weights(arm.weights)
-            if weights.kind in ("random", "source"):
-                continue
-            _, report = self.initial(arm, weights, None, self.target, plan.folds[0].index, self.recipe.seeds[0])
-            seen = report.provenance.get("trained_on", {})
-            known = subjects & set(seen.get("subjects", ())), digests & set(seen.get("row_digests", ()))
-            if any(known):
-                what = f"{len(known[0])} of the test subjects" if known[0] else f"{len(known[1])} of the test images"
-                raise UserError(
-                    f"arms.{name}.weights: these weights were trained on {what}, so a score on them would be void; "
-                    "use weights that never saw them, or test on other subjects"
-                )
+            if weights.kind not in ("random", "source"):
+                _, report = self.initial(arm, weights, None, domain, plan.folds[0].index, self.recipe.seeds[0])
+                seen = report.provenance.get("trained_on", {})
+                refuse_seen(seen, self.target, digests, tested, f"{name}.weights")
 
 
 AnyWorkshop = Workshop[Any, Any, Any]

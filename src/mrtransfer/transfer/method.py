@@ -21,6 +21,7 @@ class Method(Strict):
     name: ClassVar[str] = ""
     cached: ClassVar[bool] = False  # True: the backbone never changes, so features are computed once and kept
     learns: ClassVar[bool] = True  # False: nothing is trained; budget and seed make no difference
+    needs_weights: ClassVar[bool] = True  # False: it is for networks without parameters
 
     class_weights: ClassWeights = None
     """``balanced``: every class weighs the same in the loss, whatever its number of samples."""

@@ -15,6 +15,9 @@ from mrtransfer.transfer.method import Method
 class ArmSpec(Strict):
     """One way to do it: network, initial weights and method. A task adds what else an arm may choose."""
 
+    CLASSICAL: ClassVar[bool] = False
+    """Whether the task has networks without parameters."""
+
     network: NetworkSpec
     weights: str | dict[str, Any] = "random"
     method: Method
@@ -27,7 +30,10 @@ class ArmSpec(Strict):
     @field_validator("method", mode="before")
     @classmethod
     def _method(cls, value: Any) -> Method:
-        return parsed_method(value)
+        method = parsed_method(value)
+        if not method.needs_weights and not cls.CLASSICAL:
+            raise ValueError(f"{method.name} is for reconstructions without parameters, and this task has none")
+        return method
 
 
 class Recipe(Strict):

@@ -14,7 +14,13 @@ from mrtransfer.study.recipe.base import Recipe
 from mrtransfer.study.recipe.specs import WAYS_TO_SPLIT
 
 BUNDLED = Path(__file__).parents[2] / "recipes"
-TASKS = MappingProxyType({"classification": "ClassificationRecipe", "segmentation": "SegmentationRecipe"})
+TASKS = MappingProxyType(
+    {
+        "classification": "ClassificationRecipe",
+        "segmentation": "SegmentationRecipe",
+        "reconstruction": "ReconstructionRecipe",
+    }
+)
 """Task to the class of its recipes, which lies in the module of the task's name beside this one."""
 
 

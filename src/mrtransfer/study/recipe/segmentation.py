@@ -3,15 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    SerializationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from mrtransfer.augment.volume import VolumeAugment
 from mrtransfer.common.errors import UserError, unknown_name
@@ -21,7 +13,7 @@ from mrtransfer.data.cases.plan import SegmentationPlan
 from mrtransfer.models.segmentation import check_options
 from mrtransfer.models.segmenters import SEGMENTERS
 from mrtransfer.study.recipe.base import ArmSpec, Recipe
-from mrtransfer.study.recipe.specs import NetworkSpec, SourceSpec
+from mrtransfer.study.recipe.specs import NetworkSpec, SourceSpec, written_method
 from mrtransfer.tasks.segmentation.losses import LOSSES
 from mrtransfer.tasks.segmentation.metrics import SEGMENTATION_METRICS
 from mrtransfer.transfer.method import Method, parse_method
@@ -55,13 +47,7 @@ def _checked(method: Method) -> Method:
     return method
 
 
-def _written(method: Method, info: SerializationInfo) -> dict[str, Any]:
-    """All settings, but ``batch`` only where it was chosen: else it is the plan's, also when this is read again."""
-    settings = method.model_dump(mode=info.mode)
-    return {key: value for key, value in settings.items() if key != "batch" or key in method.model_fields_set}
-
-
-SegmentationMethod = Annotated[Method, AfterValidator(_checked), PlainSerializer(_written)]
+SegmentationMethod = Annotated[Method, AfterValidator(_checked), PlainSerializer(written_method)]
 
 
 class SegmentationSource(SourceSpec):
@@ -123,9 +109,9 @@ class SegmentationRecipe(Recipe):
             unseen = [axis for axis in self.inference.mirror if flips.get(axis) == 0]
             if unseen and arm.method.learns:
                 raise ValueError(
-                    f"inference.mirror: arm {name!r} never sees mirror images along {' and '.join(unseen)} in training; "
-                    "give it augment.flip along them, or mirror along fewer axes (a left and a right, or a front and a "
-                    "back, forbid it)"
+                    f"inference.mirror: arm {name!r} never sees mirror images along {' and '.join(unseen)} in "
+                    "training; give it augment.flip along them, or mirror along fewer axes (a left and a right, or a "
+                    "front and a back, forbid it)"
                 )
         return self
 

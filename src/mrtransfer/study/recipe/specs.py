@@ -3,7 +3,7 @@
 import inspect
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializationInfo, field_validator, model_validator
 
 from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.strict import Strict, unknown_key
@@ -20,6 +20,12 @@ def parsed_method(value: Any) -> Method:
         return parse_method(value)
     except UserError as error:
         raise ValueError(str(error).removeprefix("method: ").removeprefix("method ")) from error
+
+
+def written_method(method: Method, info: SerializationInfo) -> dict[str, Any]:
+    """All settings, but ``batch`` only where it was chosen: else it is the task's, also when this is read again."""
+    settings = method.model_dump(mode=info.mode)
+    return {key: value for key, value in settings.items() if key != "batch" or key in method.model_fields_set}
 
 
 class SplitSpec(Strict):

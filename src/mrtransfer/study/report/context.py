@@ -51,6 +51,16 @@ class CasePicture:
 
 
 @dataclass
+class SlicePicture:
+    """A slice of a test volume: its reference, what each arm made of it, errors, a detail."""
+
+    image: np.ndarray  # uint8 (H, W, 3)
+    place: str  # best, median or worst
+    sample: str
+    score: str
+
+
+@dataclass
 class HeatPicture:
     """A test image beside itself under a heat map, with the box found in the map and the outline of the mask."""
 
@@ -69,6 +79,7 @@ class SubjectTable:
     metric: str
     arms: Sequence[str]
     rows: Sequence[tuple[str, Sequence[str]]]
+    unit: str | None = None  # what a row is, where that is not the study's unit
 
 
 @dataclass
@@ -87,14 +98,19 @@ class ReportContext:
     wrong_cases: list[WrongCase] = field(default_factory=list)
     wrong_arm: str | None = None
     curves: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
+    together: bool = False
+    source_curves: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
+    source_arms: dict[str, list[str]] = field(default_factory=dict)
     confusion: dict[str, np.ndarray] = field(default_factory=dict)
     roc: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
     reliability: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     budgets: dict[str, Budget] = field(default_factory=dict)
     audit_pairs: list[AuditPair] = field(default_factory=list)
     pictures: list[CasePicture] = field(default_factory=list)
+    slices: list[SlicePicture] = field(default_factory=list)
     pictured_arm: str | None = None
     subjects: SubjectTable | None = None
+    parts_heading: str = "Region by region"  # of the table of metrics called <part>/<metric>
     froc: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     heat_pictures: list[HeatPicture] = field(default_factory=list)
     heat_arm: str | None = None

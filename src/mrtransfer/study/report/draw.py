@@ -19,6 +19,7 @@ from mrtransfer.study.report.context import ReportContext
 from mrtransfer.study.report.data import audit_view, data_views
 from mrtransfer.study.report.froc import froc_view
 from mrtransfer.study.report.localisation import localisation_view
+from mrtransfer.study.report.together import together_panels
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.words import budget_of, count_of
 
@@ -82,7 +83,7 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
             "smallest_corrected": tables.p_text(min(1.0, design["smallest_p"] * max(design["comparisons"], 1))),
             "seeds_alone": tables.p_text(design["smallest_p_seeds_alone"]),
         },
-        "order": [{"name": arm, "index": index % SERIES + 1} for index, arm in enumerate(order)],
+        "order": [{"name": arm, "place": index, "index": index % SERIES + 1} for index, arm in enumerate(order)],
         "regions": tables.region_table(results, measures),
         "arm_tables": tables.arm_tables(results, measures),
         "comparisons": tables.comparison_table(results, measures),
@@ -97,7 +98,8 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
         "context": context,
         "froc": froc_view(results.get("froc"), context.froc, order),
         "where": localisation_view(results.get("localisation"), order),
-        "training": figures.training_panels(context.curves, order),
+        "training": (together_panels if context.together else figures.training_panels)(context.curves, order),
+        "source_training": together_panels(context.source_curves, order),
         "split": figures.split_bars(context.split) if context.split else None,
         "roc": figures.roc_panels(context.roc, order, context.classes),
         "reliability": figures.reliability_panels(context.reliability, order),

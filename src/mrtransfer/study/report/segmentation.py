@@ -1,16 +1,16 @@
 """What the report of a segmentation study shows beside the statistics: subjects in pictures, curves, FROC, split."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mrtransfer.data.volume.case import read_case
 from mrtransfer.study.outcome import curves_of, load_kept, load_outcome
-from mrtransfer.study.plan import Plan, Run
-from mrtransfer.study.report.context import CasePicture, ReportContext, SubjectTable
+from mrtransfer.study.plan import Plan
+from mrtransfer.study.report.context import CasePicture, ReportContext
 from mrtransfer.study.report.froc import RATES
-from mrtransfer.study.statistics.measures import Measures
+from mrtransfer.study.report.subjects import best_of, per_row, placed, run_of, split_counts, subject_table
 from mrtransfer.study.statistics.pool import Pool, pool
 from mrtransfer.study.tasks.detection import ArmFroc, arm_frocs
 from mrtransfer.study.tasks.whole_cases import kept_mask
@@ -34,27 +34,19 @@ def build_context(workshop: "SegmentationWorkshop", plan: Plan) -> ReportContext
     pooled = pool(
         [load_outcome(workshop.folder, run) for run in plan.runs], workshop.target.labels, workshop.target.units
     )
-    metric = workshop.recipe.metric
-    scores = {arm: _per_subject(pooled, arm, metric, workshop.measures) for arm in pooled.arms}
-    sign = workshop.measures.sign(metric)
-    best = max(scores, key=lambda arm: sign * float(np.nanmean(scores[arm])))
+    recipe, measures = workshop.recipe, workshop.measures
+    scores = {arm: per_row(pooled, arm, recipe.metric, measures) for arm in pooled.arms}
+    best = best_of(scores, recipe.metric, measures)
     return ReportContext(
-        measures=workshop.measures,
+        measures=measures,
         curves=curves_of(plan, workshop),
         pictures=_pictures(workshop, plan, pooled, best, scores[best]),
         pictured_arm=best,
-        subjects=_subject_table(workshop, pooled, scores),
+        subjects=subject_table(_subject_names(workshop, pooled.rows), scores, recipe.metric, measures),
         froc=_curves(arm_frocs(workshop, plan)),
-        split=_split(workshop, plan),
+        split=split_counts(recipe, plan, workshop.target.units),
         metric_notes=METRIC_NOTES,
     )
-
-
-def _per_subject(pooled: Pool, arm: str, metric: str, measures: Measures) -> np.ndarray:
-    """(n,) the metric of each test subject at the arm's largest budget, mean over seeds."""
-    cell = (arm, pooled.budgets(arm)[-1])
-    column = measures.names.index(metric)
-    return np.mean([pooled.runs[cell][seed][:, column] for seed in pooled.seeds(cell)], axis=0)
 
 
 def _curves(found: Sequence[ArmFroc]) -> dict[str, dict[str, np.ndarray]]:
@@ -70,41 +62,14 @@ def _subject_names(workshop: "SegmentationWorkshop", rows: np.ndarray) -> list[s
     return table["subject"].fillna(table["sample"]).tolist()
 
 
-def _subject_table(workshop: "SegmentationWorkshop", pooled: Pool, scores: dict[str, np.ndarray]) -> SubjectTable:
-    """Every test subject's score in every arm, the worst of the first arm first."""
-    metric, measures = workshop.recipe.metric, workshop.measures
-    first = next(iter(scores.values()))
-    order = np.argsort(measures.sign(metric) * first, kind="stable")
-    names = _subject_names(workshop, pooled.rows)
-    rows = [(names[at], [measures.number(float(own[at]), metric) for own in scores.values()]) for at in order]
-    unit = measures.units.get(metric, "")
-    return SubjectTable(f"{measures.words[metric]}{f' ({unit})' if unit else ''}", list(scores), rows)
-
-
-def _split(workshop: "SegmentationWorkshop", plan: Plan) -> list[dict[str, Any]]:
-    """Subjects for training, validation and test in each fold, at the largest budget."""
-    units = workshop.target.units
-    found = {}
-    for run in plan.runs:
-        if run.budget == workshop.recipe.budgets[-1] and run.fold not in found:
-            parts = {"training": run.drawn.train, "validation": run.drawn.validation, "test": run.test}
-            found[run.fold] = {name: len(np.unique(units[rows])) for name, rows in parts.items()}
-    return [{"fold": fold + 1, **counts} for fold, counts in sorted(found.items())]
-
-
 def _pictures(
     workshop: "SegmentationWorkshop", plan: Plan, pooled: Pool, arm: str, scores: np.ndarray
 ) -> list[CasePicture]:
     """The best, the median and the worst subject of an arm, each in its case with most of the structure."""
     metric, measures = workshop.recipe.metric, workshop.measures
-    order = np.argsort(-measures.sign(metric) * scores, kind="stable")
-    order = order[np.isfinite(scores[order])]
-    if not len(order):
-        return []
-    chosen = dict(zip(("best", "median", "worst"), (order[0], order[len(order) // 2], order[-1]), strict=True))
     pictures = []
-    for name, at in chosen.items():
-        run = _run_of(plan, workshop, arm, int(pooled.rows[at]))
+    for name, at in placed(scores, metric, measures).items():
+        run = run_of(workshop.recipe, plan, arm, int(pooled.rows[at]))
         kept = load_kept(workshop.folder, run.key)
         own = [row for row in run.test.tolist() if workshop.target.units[row] == workshop.target.units[pooled.rows[at]]]
         row = max(own, key=lambda one: int((workshop.target.reference(one) > 0).sum()))
@@ -117,13 +82,3 @@ def _pictures(
         )
         pictures.append(CasePicture(image, name, str(sample), value, case.channels, flat=case.image.shape[3] == 1))
     return pictures
-
-
-def _run_of(plan: Plan, workshop: "SegmentationWorkshop", arm: str, row: int) -> Run:
-    """The arm's run of the first seed and the largest budget that tested ``row``."""
-    recipe = workshop.recipe
-    return next(
-        run
-        for run in plan.runs
-        if (run.arm, run.seed, run.budget) == (arm, recipe.seeds[0], recipe.budgets[-1]) and row in run.test
-    )

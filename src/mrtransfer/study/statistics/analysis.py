@@ -58,7 +58,7 @@ def analyse(
         raise UserError(f"margin: {margin} is negative; right is the smallest difference that matters, such as 0.01")
     pooled = pool(outcomes, labels, units)
     pairs = _checked_pairs(compare, pooled)
-    family = sum(len(pooled.budgets(a, b)) for a, b in pairs)
+    family = sum(len(pooled.compared(a, b)) for a, b in pairs)
     resamples = max(resamples, 80 * family)  # so that the smallest corrected p, 2 × family / resamples, is ≤ 0.025
     bootstrap = Bootstrap(pooled, measures, names, resamples, seed)
     words = Words(measures, main, margin, unit, topic)

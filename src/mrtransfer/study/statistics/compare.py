@@ -26,7 +26,7 @@ def compare_arms(
     entries: list[dict[str, Any]] = []
     for metric in [main, *(name for name in metrics if name != main)]:
         family = [
-            _difference(bootstrap, a, b, budget, metric) for a, b in pairs for budget in bootstrap.pool.budgets(a, b)
+            _difference(bootstrap, a, b, budget, metric) for a, b in pairs for budget in bootstrap.pool.compared(a, b)
         ]
         for entry, corrected in zip(family, holm([entry["p"] for entry in family]), strict=True):
             entry |= {"p_holm": corrected, "primary": metric == main, "verdict": None, "reason": None}

@@ -50,6 +50,24 @@ class Pool:
         shared = set.intersection(*({budget for name, budget in self.runs if name == arm} for arm in arms))
         return sorted(shared, key=_size)
 
+    def compared(self, a: str, b: str) -> list[Budget]:
+        """The budgets at which ``a`` and ``b`` are compared: all that both have.
+
+        Only the largest where neither has learned from any, as there is one difference then, and not one for each.
+        """
+        shared = self.budgets(a, b)
+        return shared if self.learns(a) or self.learns(b) else shared[-1:]
+
+    def learns(self, arm: str) -> bool:
+        """Whether any seed's predictions depend on the budget."""
+        first, *others = (self.runs[arm, budget] for budget in self.budgets(arm))
+        return any(
+            not np.array_equal(values, first[seed], equal_nan=True)
+            for other in others
+            for seed, values in other.items()
+            if seed in first
+        )
+
     def seeds(self, *cells: Cell) -> list[int]:
         """Seeds that every one of ``cells`` has, rising."""
         return sorted(set.intersection(*(set(self.runs[cell]) for cell in cells)))

@@ -7,7 +7,13 @@ from types import MappingProxyType
 from mrtransfer.study.recipe import Recipe
 from mrtransfer.study.workshop import AnyWorkshop
 
-WORKSHOPS = MappingProxyType({"classification": "ClassificationWorkshop", "segmentation": "SegmentationWorkshop"})
+WORKSHOPS = MappingProxyType(
+    {
+        "classification": "ClassificationWorkshop",
+        "segmentation": "SegmentationWorkshop",
+        "reconstruction": "ReconstructionWorkshop",
+    }
+)
 
 
 def open_workshop(recipe: Recipe, folder: Path, device: str = "auto") -> AnyWorkshop:

@@ -1,11 +1,11 @@
-"""Where the arms of a segmentation study start from, tried out before hours are spent on what will not fit."""
+"""Where the arms of a study start from, tried out before hours are spent on what will not fit."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.models.network import network_state
+from mrtransfer.models.network import StagedNetwork, network_state
 from mrtransfer.models.segmentation import SegmentationNetwork
 from mrtransfer.models.weights import WeightsSpec, apply_weights, parse_weights
 from mrtransfer.study.recipe.segmentation import SegmentationArm
@@ -34,7 +34,7 @@ def check_starts(workshop: "SegmentationWorkshop", fold: int) -> None:
 def _check(workshop: "SegmentationWorkshop", name: str, arm: SegmentationArm, fold: int) -> None:
     seed = workshop.recipe.seeds[0]
     network = workshop.build(arm, workshop.target, fold, seed)
-    _check_stages(network, arm.method, f"arms.{name}")
+    check_stages(network, arm.method, f"arms.{name}")
     weights = parse_weights(arm.weights)
     if weights.kind == "source":
         _check_source(workshop, name, arm, network, weights, fold)
@@ -45,12 +45,25 @@ def _check(workshop: "SegmentationWorkshop", name: str, arm: SegmentationArm, fo
         )
 
 
-def _check_stages(network: SegmentationNetwork, method: Method, where: str) -> None:
+def check_stages(network: StagedNetwork, method: Method, where: str) -> None:
+    """Raise :class:`UserError` that begins with ``where`` for a frozen stage that ``network`` does not have."""
     if isinstance(method, NetworkMethod):
         try:
             frozen_stages(method, 0, network.stage_names)
         except UserError as error:
             raise UserError(f"{where}.method: {error}") from error
+
+
+def check_takes_source(network: StagedNetwork, untrained: StagedNetwork, weights: Any, where: str) -> None:
+    """Raise :class:`UserError` that begins with ``where`` if ``network`` cannot start from one like ``untrained``.
+
+    ``weights``: what the arm says of them, where they come from the source. The network is given those weights.
+    """
+    state: dict[str, Any] = dict(network_state(untrained))
+    try:
+        apply_weights(network, weights, resolve_source=lambda: (state, {}))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _check_source(
@@ -65,12 +78,8 @@ def _check_source(
     assert workshop.source is not None
     learned, seed = workshop.source_arm(arm), workshop.recipe.seeds[0]
     untrained = workshop.build(learned, workshop.source, fold, seed)
-    _check_stages(untrained, learned.method, "source")
-    state: dict[str, Any] = dict(network_state(untrained))
-    try:
-        apply_weights(network, weights, seed=seed, resolve_source=lambda: (state, {}))
-    except UserError as error:
-        raise UserError(f"arms.{name}: {error}") from error
+    check_stages(untrained, learned.method, "source")
+    check_takes_source(network, untrained, weights, f"arms.{name}")
     spec = {"task": workshop.recipe.task, **workshop.described(learned, workshop.source, fold, {})}
     if not arm.method.learns and not workshop.same_outputs(arm, spec):
         own, theirs = (", ".join(domain.mask_labels.names[1:]) for domain in (workshop.target, workshop.source))
