@@ -141,12 +141,16 @@ def test_links_between_the_pages_lead_somewhere():
 
 def test_the_recipe_reference_names_every_field():
     from mrtransfer.augment.image import Augment
+    from mrtransfer.augment.kspace import MRAugment
     from mrtransfer.augment.volume import VolumeAugment
     from mrtransfer.data.cases.plan import SegmentationPlan
     from mrtransfer.data.datasets import DATASETS
+    from mrtransfer.models.reconstructors import RECONSTRUCTORS
     from mrtransfer.models.segmentation import segmenter_options
     from mrtransfer.models.segmenters import SEGMENTERS
+    from mrtransfer.physics.masks import KINDS, Sampling
     from mrtransfer.study import recipe
+    from mrtransfer.study.recipe.reconstruction import ReconstructionRecipe
     from mrtransfer.study.recipe.segmentation import InferenceSpec, SegmentationRecipe
     from mrtransfer.transfer.methods import METHODS
 
@@ -155,7 +159,9 @@ def test_the_recipe_reference_names_every_field():
     models += [recipe.ClassificationArm, SegmentationRecipe, SegmentationPlan, InferenceSpec, Augment, VolumeAugment]
     fields = {field for model in models for field in model.model_fields}
     fields |= {field for name in METHODS.names() for field in METHODS.get(name).model_fields} | set(METHODS.names())
-    fields |= set(DATASETS.names()) | set(SEGMENTERS.names())
+    fields |= {field for model in (MRAugment, Sampling, ReconstructionRecipe) for field in model.model_fields}
+    fields |= set(DATASETS.names()) | set(SEGMENTERS.names()) | set(RECONSTRUCTORS.names()) | set(KINDS)
+    fields |= {name for known in RECONSTRUCTORS.names() for name in inspect.signature(RECONSTRUCTORS.get(known)).parameters}
     fields |= {option for name in SEGMENTERS.names() for option in segmenter_options(SEGMENTERS.get(name))}
     for name in DATASETS.names():
         fields |= set(inspect.signature(DATASETS.get(name)).parameters)
