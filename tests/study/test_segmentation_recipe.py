@@ -6,6 +6,7 @@ import yaml
 from mrtransfer.common.errors import UserError
 from mrtransfer.study.recipe import load_recipe, parse_recipe
 from mrtransfer.study.recipe.segmentation import SegmentationRecipe
+from mrtransfer.transfer.method import parse_method
 
 MINIMAL = {
     "question": "Does it help?",
@@ -78,6 +79,27 @@ def test_what_is_written_reads_back_as_the_same_batch(chosen):
     for method in (again.arms["only"].method, again.source.method):
         assert ("batch" in method.model_fields_set) == bool(chosen)
         assert method.batch == 32
+
+
+@pytest.mark.parametrize(
+    ("given", "rates"),
+    [
+        ({}, (1e-3, 1e-3)),
+        ({"rate": 3e-4}, (3e-4, 3e-4)),
+        ({"backbone_rate": 1e-5}, (1e-3, 1e-5)),
+        ({"rate": 1e-4, "backbone_rate": None}, (1e-4, None)),
+    ],
+)
+def test_fine_tuning_has_rates_for_heads_that_no_probe_began(given, rates):
+    """The defaults of ``fine_tune`` are for classification; of segmentation the recipe says its own."""
+    method = {"name": "fine_tune", **given}
+    source = {"dataset": "phantom", "task": "segmentation", "method": method}
+    recipe = parse_recipe({**with_arm(method=method), "source": source})
+    written = recipe.model_dump(mode="json", exclude={"vary", "shared"})
+    for read in (recipe, parse_recipe(written)):
+        for own in (read.arms["only"].method, read.source.method):
+            assert (own.rate, own.backbone_rate) == rates
+    assert (written["arms"]["only"]["method"]["rate"], parse_method("fine_tune").rate) == (rates[0], 1e-4)
 
 
 def test_arms_fill_in_what_is_shared_and_vary_crosses():

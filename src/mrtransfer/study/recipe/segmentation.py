@@ -17,6 +17,7 @@ from mrtransfer.study.recipe.specs import NetworkSpec, SourceSpec, written_metho
 from mrtransfer.tasks.segmentation.losses import LOSSES
 from mrtransfer.tasks.segmentation.metrics import SEGMENTATION_METRICS
 from mrtransfer.transfer.method import Method, parse_method
+from mrtransfer.transfer.methods.fine_tune import FineTune
 
 
 class InferenceSpec(Strict):
@@ -31,8 +32,12 @@ class InferenceSpec(Strict):
     """Remove small components, as far as that raises the Dice on validation subjects; or never."""
 
 
+FINE_TUNING_RATE = 1e-3
+"""Of head and backbone, where the recipe gives ``fine_tune`` none."""
+
+
 def _checked(method: Method) -> Method:
-    """``method`` where it can segment; what is only for classification is refused."""
+    """``method`` where it can segment, with rates for that; what is only for classification is refused."""
     if method.cached:
         raise ValueError(f"{method.name} is for classification; segment with scratch, fine_tune or zero_shot")
     if method.class_weights is not None:
@@ -44,7 +49,20 @@ def _checked(method: Method) -> Method:
         raise ValueError(
             "head: mlp is for classification; a segmentation network has a 1×1×1 convolution: leave it out"
         )
-    return method
+    return _with_rates(method)
+
+
+def _with_rates(method: Method) -> Method:
+    """``method`` with :data:`FINE_TUNING_RATE` where it is ``fine_tune`` and nobody chose a rate.
+
+    Its own default is for a head that starts as a probe of the features, and so is nearly right. The last layer of a
+    segmentation network starts at random or as another domain's, and all of a fresh decoder counts as backbone.
+    """
+    if not isinstance(method, FineTune):
+        return method
+    rate = method.rate if "rate" in method.model_fields_set else FINE_TUNING_RATE
+    backbone_rate = method.backbone_rate if "backbone_rate" in method.model_fields_set else rate
+    return method.model_copy(update={"rate": rate, "backbone_rate": backbone_rate})
 
 
 SegmentationMethod = Annotated[Method, AfterValidator(_checked), PlainSerializer(written_method)]
