@@ -124,6 +124,7 @@ def test_a_range_below_zero_is_kept_to_and_one_without_end_has_none():
     [
         ("dice", 0.1234, "12.3 %", "12.3 points of Dice"),
         ("dice", 0.01, "1.0 %", "1.0 point of Dice"),
+        ("dice", -0.0103, "−1.0 %", "−1.0 point of Dice"),
         ("dice", -0.0001, "0.0 %", "0.0 points of Dice"),
         ("hd95", 1.42, "1.4 mm", "1.4 mm of HD95"),
         ("psnr", -0.314, "−0.31 dB", "−0.31 dB of PSNR"),

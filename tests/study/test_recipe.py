@@ -149,7 +149,11 @@ def test_mirroring_is_refused_for_networks_that_never_saw_mirror_images():
         parse_recipe({**recipe, "inference": {"mirror": True}})
     assert parse_recipe({**recipe, "inference": {"mirror": ["x", "z"]}}).inference.mirror == ("x", "z")
     seen = {**arm, "augment": {"flip": 0.5}}
-    assert parse_recipe({**recipe, "arms": {"plain": seen}, "inference": {"mirror": True}}).inference.mirror == ("x", "y", "z")
+    assert parse_recipe({**recipe, "arms": {"plain": seen}, "inference": {"mirror": True}}).inference.mirror == (
+        "x",
+        "y",
+        "z",
+    )
 
 
 def test_another_way_to_split_takes_the_place_of_the_former():

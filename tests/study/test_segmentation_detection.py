@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -134,6 +135,12 @@ def test_a_damaged_file_is_named(planned, copied, name, size):
     file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(UserError, match=rf"{name} is damaged; delete its folder and run the study again"):
         Study.open(copied).run()
+
+
+def test_a_run_that_is_not_there_is_no_damage(planned, copied):
+    shutil.rmtree(run_folder(copied, one_run(planned[0], "scratch").key))
+    with pytest.raises(UserError, match=r"outcome.npz is not there: .*run 'mrtransfer study .*recipe.yaml --out"):
+        Study.open(copied).report()
 
 
 def test_tables_mark_the_best_score_and_tell_one_lesion_from_several():

@@ -20,7 +20,7 @@ def best_arm(plan: Plan, workshop: AnyWorkshop) -> str:
     """
     recipe = workshop.recipe
     scores: dict[str, list[float]] = {name: [] for name in recipe.arms}
-    sign = 1 if workshop.measures.higher_is_better[recipe.metric] else -1
+    sign = workshop.measures.sign(recipe.metric)
     for run in plan.runs:
         if run.budget == recipe.budgets[-1]:
             value = _value(load_scores(workshop.folder, run.key, "validation"), workshop)

@@ -51,8 +51,13 @@ def load_seconds(study: Path, key: str) -> float:
 
 
 def load_scores(study: Path, key: str, part: str) -> Scores:
-    """The scores on the ``test`` or ``validation`` rows; a damaged file is named."""
+    """The scores on the ``test`` or ``validation`` rows; a missing or damaged file is named."""
     path = run_folder(study, key) / "outcome.npz"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is not there: this run is still to be done, or was done from other data, settings or code; "
+            f"run 'mrtransfer study {study / 'recipe.yaml'} --out {study}'"
+        )
     try:
         with np.load(path) as data:
             return Scores(data[f"{part}_rows"], data[part])

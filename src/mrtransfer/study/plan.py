@@ -4,7 +4,6 @@ A key is the digest of everything that defines a run's result: the pixels, the l
 digest of the initial weights' file or source run, the seed, and the arithmetic. Same key, same bytes.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -215,8 +214,3 @@ def _known(source: Domain, test: np.ndarray, target: Domain, desk: Desk) -> np.n
     same = np.isin(source.subjects, list(subjects)) if subjects else np.zeros(len(source.labels), bool)
     same |= np.isin(desk.row_digests(source), desk.row_digests(target)[test])
     return np.isin(source.units, np.unique(source.units[same]))
-
-
-def keys_of(runs: Iterable[Run]) -> set[str]:
-    """The distinct folders that ``runs`` need: arms that turn out to be the same share theirs."""
-    return {run.key for run in runs}

@@ -154,15 +154,15 @@ class Workshop(ABC, Generic[A, D, N]):
     def same_outputs(self, arm: A, spec: dict[str, Any]) -> bool:
         """Whether the head of the model that ``spec`` describes predicts just what ``arm`` is to predict."""
 
-    def do_together(self, runs: list[Run], missing: set[str], advance: Advance) -> bool:
-        """Do the ``missing`` of an arm's runs at once, where they share work; False where each is trained by itself."""
-        return False
-
     @abstractmethod
     def context(self, plan: Plan) -> Any:
         """What the report shows beside the statistics."""
 
     # What a task may add
+
+    def do_together(self, runs: list[Run], missing: set[str], advance: Advance) -> bool:
+        """Do the ``missing`` of an arm's runs at once, where they share work; False where each is trained by itself."""
+        return False
 
     def asks(self, budget: Budget) -> dict[str, Any]:
         """What a run at ``budget`` must leave behind beside its scores, for its key."""

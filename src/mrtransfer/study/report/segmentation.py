@@ -25,7 +25,7 @@ METRIC_NOTES = (
     "Scores are those of whole subjects on the original grid: voxels, surfaces and lesions of a subject's cases are "
     "pooled before any ratio is taken, and subjects count alike. A score without a region is the mean over regions.",
     f"HD95 is the larger of the two directed 95th percentiles of surface distances; the surface Dice forgives "
-    f"{TOLERANCE_MM:g} mm; a lesion is found where any voxel of it is.",
+    f"{TOLERANCE_MM:g} mm; a lesion is found where any predicted voxel lies in it.",
 )
 
 

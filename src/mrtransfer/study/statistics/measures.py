@@ -84,7 +84,8 @@ class Measures(ABC):
     def difference(self, value: float, name: str) -> str:
         """A difference with its unit: ``12.3 points``, ``1.4 mm``, ``0.120``."""
         if self.is_share(name):
-            return f"{self.number(value, name)} point{'' if abs(value) == 0.01 else 's'}"
+            text = self.number(value, name)
+            return f"{text} point{'' if text.lstrip('−') == '1.0' else 's'}"
         return self.score(value, name)
 
     def amount(self, value: float, name: str) -> str:

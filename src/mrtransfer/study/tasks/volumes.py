@@ -26,8 +26,6 @@ from mrtransfer.tasks.segmentation.extent import bounding_box
 
 Dims = Literal[2, 3] | None
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".mat")
-
-
 _KEPT = 2**28
 """Bytes of reference masks that are kept in memory, of each domain."""
 
@@ -59,13 +57,13 @@ class PackedMask:
 class VolumeDomain(Domain):
     """Volumes or images with masks; row i is one case."""
 
+    _references: dict[int, PackedMask] = field(default_factory=dict, compare=False, repr=False)
+
     @property
     def mask_labels(self) -> MaskLabels:
         """What the values of the masks mean, as the recipe merges them."""
         assert self.manifest.mask_labels is not None  # open_volumes refuses datasets without
         return self.manifest.mask_labels
-
-    _references: dict[int, "PackedMask"] = field(default_factory=dict, compare=False, repr=False)
 
     def reference(self, row: int) -> np.ndarray:
         """uint8 (X, Y, Z) class indices on the case's own grid; kept, as every run of a fold asks for the same ones."""
