@@ -114,6 +114,7 @@ def _tiles(results: dict[str, Any], saving: dict[str, Any] | None, measures: Mea
     design, verdict, tiles = results["design"], results["verdict"], []
     own = [e for e in results["comparisons"] if e["primary"] and (e["a"], e["b"]) == (verdict["a"], verdict["b"])]
     ends = [own[0], own[-1]] if len(own) > 1 else own
+    labels = f"labelled {design['unit']}"
     for entry in ends:
         if entry["difference"] is None:
             continue
@@ -123,7 +124,7 @@ def _tiles(results: dict[str, Any], saving: dict[str, Any] | None, measures: Mea
         tiles.append(
             {
                 "value": tables.signed(entry["difference"], design["main"], measures),
-                "label": f"{points}{name} with {budget_of(entry['budget'], entry['labelled'], design['unit'])}",
+                "label": f"{points}{name} with {budget_of(entry['budget'], entry['labelled'], labels)}",
             }
         )
     if saving and saving["reached"] and saving["factor"] > 1:
