@@ -107,9 +107,7 @@ class NormUnet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Complex images (N, H, W), refined."""
         x = torch.view_as_real(images).permute(0, 3, 1, 2)  # channels-last as it stands
-        variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True)
-        deviation = variance.clamp_min(torch.finfo(x.dtype).tiny).sqrt()  # an empty image has none
-        x = (x - mean) / deviation
+        x, mean, deviation = standardise(x)
         rows, columns = x.shape[2:]
         left, _, top, _ = padding = _to_multiple(rows, columns)
         if any(padding):
@@ -117,6 +115,17 @@ class NormUnet(nn.Module):
         x = self.unet(x)[..., top : top + rows, left : left + columns]
         x = x.to(mean.dtype) * deviation + mean
         return torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())
+
+
+def standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps (N, C, H, W), each with mean 0 and deviation 1, and the means and deviations (N, C, 1, 1) that they had.
+
+    A map without any contrast becomes 0; its deviation is 0, so that it is restored as it was.
+    """
+    variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True)
+    flat = (variance == 0).to(variance.dtype)  # the square root has no slope there
+    deviation = (variance + flat).sqrt() - flat
+    return (x - mean) / (deviation + flat), mean, deviation
 
 
 def _to_multiple(rows: int, columns: int) -> tuple[int, int, int, int]:

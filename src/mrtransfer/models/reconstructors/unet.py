@@ -2,11 +2,10 @@
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrtransfer.models.norm_unet import UNet, smallest_side
+from mrtransfer.models.norm_unet import UNet, smallest_side, standardise
 from mrtransfer.models.reconstructor import Reconstructor
 from mrtransfer.models.reconstructors import RECONSTRUCTORS
 from mrtransfer.models.stages import Stage
@@ -26,11 +25,9 @@ class MagnitudeUNet(UNet):
 
     def forward(self, kspace: Tensor, columns: Tensor, centre: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Magnitudes (N, H, W) of k-space (N, C, H, W); which columns were sampled makes no difference."""
-        image = rss(ifft2c(kspace))[:, None]
-        variance, mean = torch.var_mean(image, dim=(2, 3), keepdim=True)
-        deviation = variance.clamp_min(torch.finfo(image.dtype).tiny).sqrt()  # an empty image has none
-        refined = super().forward(((image - mean) / deviation).clamp(-_LIMIT, _LIMIT))
-        return (refined.to(image.dtype) * deviation + mean)[:, 0]
+        image, mean, deviation = standardise(rss(ifft2c(kspace))[:, None])
+        refined = super().forward(image.clamp(-_LIMIT, _LIMIT))
+        return (refined.to(mean.dtype) * deviation + mean)[:, 0]
 
 
 @RECONSTRUCTORS.register("unet")

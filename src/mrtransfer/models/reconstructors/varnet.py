@@ -57,7 +57,7 @@ class SensitivityNet(nn.Module):
             refined = self.norm_unet(coils)
         maps = refined.unflatten(0, images.shape[:2])
         size = rss(maps).unsqueeze(1)
-        return maps / size.clamp_min(torch.finfo(size.dtype).tiny)
+        return maps / (size + (size == 0))  # those of an empty image are 0
 
 
 class Cascade(nn.Module):
