@@ -225,7 +225,7 @@ def test_texture_spares_water_and_air_and_vessels_spare_bone():
     assert 0 < (labels == Tissue.BLOOD).mean() < 0.1
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     st.sampled_from(KINDS),
     st.integers(0, 99),

@@ -17,7 +17,7 @@ def biot_savart(point, radius, segments=4000):
     return (np.cross(element, way) / np.linalg.norm(way, axis=1, keepdims=True) ** 3).sum(axis=0) / (4 * np.pi)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.floats(0.5, 150), st.floats(-120, 120), st.floats(20, 90))
 def test_a_loop_has_the_field_of_biot_and_savart(rho, z, radius):
     if np.hypot(rho - radius, z) < 6:
@@ -95,7 +95,7 @@ def test_no_coils_are_refused():
         CoilArray.around(0, (100.0, 100.0), np.random.default_rng(0))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 99), st.floats(0, 0.9))
 def test_noise_correlation_is_a_correlation(seed, share):
     array = CoilArray.around(6, (110.0, 110.0), np.random.default_rng(seed))
