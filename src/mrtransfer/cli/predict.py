@@ -5,7 +5,7 @@ import io
 import json as json_text
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import write_text
 from mrtransfer.common.progress import be_quiet
 
+if TYPE_CHECKING:
+    from mrtransfer.deploy.outputs import Finished
+
 FORMATS = (".csv", ".json")
 
 
@@ -25,7 +28,8 @@ def command(
     scans: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders or patterns. A slice: vol.nii.gz#axis=2&index=70. Several channels: "
+            help="Files, folders or patterns: images, volumes, or k-space for a model that reconstructs. "
+            "A slice: vol.nii.gz#axis=2&index=70. Several channels: "
             "flair=a.nii.gz,t1ce=b.nii.gz, or a folder with files that end in the channels' names."
         ),
     ],
@@ -35,21 +39,50 @@ def command(
             "--out",
             "-o",
             metavar="PATH",
-            help="Segmentation: the folder for masks, summaries and pictures. "
+            help="Segmentation and reconstruction: the folder for masks or images, summaries and pictures. "
             "Classification: also write a .csv or .json file.",
+        ),
+    ] = None,
+    acceleration: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER", help="Reconstruction: undersample k-space that is fully sampled, and score the images."
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="With --acceleration: random, equispaced, equispaced_fraction, magic, magic_fraction or "
+            "variable_density; by default as in training.",
+        ),
+    ] = None,
+    centre_fraction: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="With --acceleration: the part of all columns that is kept at the centre; by default as in training.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Segment scans, or predict classes with probabilities: NIfTI, DICOM, JPEG, PNG, TIFF."""
+    """Segment or classify scans (NIfTI, DICOM, JPEG, PNG, TIFF), or reconstruct k-space (HDF5, BART, NumPy)."""
     if json:
         be_quiet()
     from mrtransfer.deploy.predict import model_task
 
-    if model_task(model) == "segmentation":
-        segment(model, scans, out, json)
-    else:
-        classify(model, scans, out, json)
+    task = model_task(model)
+    undersampling = {"acceleration": acceleration, "mask": mask, "centre_fraction": centre_fraction}
+    if task == "reconstruction":
+        reconstruct(model, scans, out, json, undersampling)
+        return
+    for name, value in undersampling.items():
+        if value is not None:
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: is for models that reconstruct, and {model} is for {task}; "
+                "leave it out"
+            )
+    (segment if task == "segmentation" else classify)(model, scans, out, json)
 
 
 def classify(model: Path, images: list[str], out: Path | None, json: bool) -> None:
@@ -78,9 +111,28 @@ def segment(model: Path, scans: list[str], out: Path | None, json: bool) -> None
         print_json(finished.summaries)
     elif finished.summaries:
         show_lesions(finished.summaries, out)
+    _tell(finished, "segmented")
+
+
+def reconstruct(model: Path, scans: list[str], out: Path | None, json: bool, undersampling: dict[str, Any]) -> None:
+    """Write images, summaries and pictures to the folder ``out``, and print how k-space was sampled, and scores."""
+    if out is None:
+        raise UserError("--out is missing: this model reconstructs; name the folder for its images, such as -o images")
+    from mrtransfer.deploy.reconstruct import reconstruct_scans
+
+    finished = reconstruct_scans(model, scans, out, **undersampling)
+    if json:
+        print_json(finished.summaries)
+    elif finished.summaries:
+        show_images(finished.summaries, out)
+    _tell(finished, "reconstructed")
+
+
+def _tell(finished: "Finished", done: str) -> None:
+    """Raise one :class:`UserError` about all scans that could not be used."""
     if finished.problems:
         several = len(finished.problems) + len(finished.summaries) > 1
-        begin = f"{len(finished.problems)} of the scans could not be segmented: " if several else ""
+        begin = f"{len(finished.problems)} of the scans could not be {done}: " if several else ""
         raise UserError(begin + "; ".join(finished.problems))
 
 
@@ -134,16 +186,38 @@ def show_lesions(summaries: list[dict[str, Any]], out: Path) -> None:
         volumes = (f"{value:.2f}" for value in one["volumes_ml"].values())
         largest = (f"{first[0]['volume_ml']:.2f}", _place(first[0]["centre_mm"])) if first else ("", "")
         table.add_row(Text(one["case"]), *volumes, str(len(first)), *largest)
+    _show_summaries(table, summaries, "mask", out)
+
+
+def show_images(summaries: list[dict[str, Any]], out: Path) -> None:
+    """Print how each k-space was sampled, and scores where the full data were there, warnings below."""
+    scored = any(one["scores"] for one in summaries)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("scan", overflow="fold", min_width=12)
+    table.add_column("columns sampled", justify="right", no_wrap=True)
+    for heading in ("SSIM", "PSNR (dB)", "NMSE", "zero-filled (dB)") if scored else ():
+        table.add_column(heading, justify="right", min_width=6)
+    for one in summaries:
+        sampling, scores, zero_filled = one["sampling"], one["scores"] or {}, one["zero_filled"] or {}
+        row = [f"{sampling['sampled']} of {sampling['columns']} ({sampling['acceleration']:.1f}×)"]
+        if scored:
+            psnr = (scores.get("psnr"), ".1f"), (zero_filled.get("psnr"), ".1f")
+            numbers = (scores.get("ssim"), ".3f"), psnr[0], (scores.get("nmse"), ".4f"), psnr[1]
+            row += ["" if value is None else f"{value:{digits}}" for value, digits in numbers]
+        table.add_row(Text(one["case"]), *row)
+    _show_summaries(table, summaries, "image", out)
+
+
+def _show_summaries(table: Table, summaries: list[dict[str, Any]], what: str, out: Path) -> None:
+    """Print the table, every scan's warnings, and where the files are."""
     console = Console(highlight=False)
     console.print(table)
     for one in summaries:
         for warning in one["warnings"]:
             console.print(f"{one['case']}: {warning}", style="yellow", markup=False, soft_wrap=True)
-    console.print(
-        f"{len(summaries)} {'masks' if len(summaries) > 1 else 'mask'} with summary and picture in {out}",
-        markup=False,
-        soft_wrap=True,
-    )
+    several = "s" if len(summaries) > 1 else ""
+    found = f"{len(summaries)} {what}{several} with summary and picture in {out}"
+    console.print(found, markup=False, soft_wrap=True)
 
 
 def _place(centre: list[float]) -> str:

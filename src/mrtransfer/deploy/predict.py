@@ -33,7 +33,7 @@ def model_folder(path: str | Path) -> Path:
 
 
 def model_task(path: str | Path) -> str:
-    """What the model at ``path`` (see :func:`model_folder`) was trained for: ``classification``, ``segmentation``."""
+    """What the model at ``path`` (see :func:`model_folder`) was trained for: ``classification``, …"""
     spec = read_json(model_folder(path) / "model.json")
     return str(spec.get("task", "classification")) if isinstance(spec, dict) else "classification"
 

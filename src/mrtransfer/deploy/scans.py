@@ -64,7 +64,7 @@ def find_scans(names: Iterable[str | Path], channels: Sequence[str]) -> list[Sca
     for location in (location for scan in scans for location in scan.locations):
         if not is_phantom(location) and not Path(Location.parse(location).path).exists():
             raise UserError(f"{Location.parse(location).path}: no such file or folder")
-    return _with_own_names(list({scan.locations: scan for scan in scans}.values()))
+    return with_own_names(list({scan.locations: scan for scan in scans}.values()))
 
 
 def _has_several_files(channels: tuple[str, ...]) -> bool:
@@ -207,7 +207,7 @@ def _shared_start(stems: Sequence[str]) -> str:
     )
 
 
-def _with_own_names(scans: list[Scan]) -> list[Scan]:
+def with_own_names(scans: list[Scan]) -> list[Scan]:
     """The scans with names that can be files' names and are all different."""
     scans = [replace(scan, name=re.sub(r"[^\w. -]+", "_", scan.name).strip(_SEPARATORS) or "scan") for scan in scans]
     names = [scan.name for scan in scans]

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.common.files import digest, write_json, writing
+from mrtransfer.common.files import digest, write_json
 from mrtransfer.common.progress import progress
 from mrtransfer.data.cases.prepare import prepare_case
 from mrtransfer.data.manifest import Manifest
@@ -20,6 +18,7 @@ from mrtransfer.data.readers import SUFFIXES, suffix
 from mrtransfer.data.readers.location import Location, is_phantom
 from mrtransfer.data.volume import Case, read_case, write_volume
 from mrtransfer.data.volume.case import COLOURS
+from mrtransfer.deploy.outputs import Finished, output_folder
 from mrtransfer.deploy.overlay import overlay, write_png
 from mrtransfer.deploy.predict import model_folder
 from mrtransfer.deploy.scans import Scan, find_scans
@@ -31,14 +30,6 @@ from mrtransfer.training.sliding import precision_for_prediction, predict_case
 from mrtransfer.training.windows import place_windows
 
 _WORTH_MEASURING = 2**24  # voxels of all windows; fewer are done sooner than settings are tried
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The summaries of all scans that were segmented, and a sentence about each that could not be."""
-
-    summaries: list[dict[str, Any]]
-    problems: list[str]
 
 
 def segment_scans(
@@ -61,7 +52,7 @@ def segment_scans(
     folder = model_folder(model)
     segmenter = Segmenter.load(folder)
     found = find_scans(scans, segmenter.channels)
-    target = _output_folder(Path(out), found)
+    target = output_folder(Path(out), found, "masks")
     device = choose_device(device)
     chosen: Precision | None = None
     summaries, problems = [], []
@@ -151,20 +142,6 @@ def _check(case: Case, scan: Scan, segmenter: Segmenter) -> None:
             f"{name}: its values reach from {low:g} to {high:g}, but the model was trained on images of 8 bits; "
             "convert it as the training images were converted"
         )
-
-
-def _output_folder(out: Path, scans: list[Scan]) -> Path:
-    """``out``, made where it is absent; refused where a scan lies in it, or where nothing can be written."""
-    for scan in scans:
-        for location in scan.locations:
-            if not is_phantom(location) and Path(Location.parse(location).path).resolve().parent == out.resolve():
-                raise UserError(f"--out {out}: the scans lie in this folder; choose another, so that no file is lost")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is a file; name a folder for the masks")
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=out).close()
-    return out
 
 
 def _write(segmenter: Segmenter, scan: Scan, result: Segmented, folder: Path) -> dict[str, Any]:
