@@ -1,9 +1,10 @@
-"""The tiny segmentation study, finished once for all tests that look at it."""
+"""The tiny segmentation and reconstruction studies, finished once for all tests that look at them."""
 
 import shutil
 from pathlib import Path
 
 import pytest
+from tiny_reconstruction import TINY as TINY_RECONSTRUCTION
 from tiny_segmentation import TINY, laid_out, one_run
 
 from mrtransfer.study.execute import job_of
@@ -36,3 +37,15 @@ def tuned(planned, tmp_path_factory):
 def copied(segmented, tmp_path):
     """A copy of the finished study's folder that a test may change."""
     return Path(shutil.copytree(segmented.folder, tmp_path / "study"))
+
+
+@pytest.fixture(scope="session")
+def reconstructed(tmp_path_factory):
+    """The finished tiny reconstruction study; whoever changes its folder copies it."""
+    return Study.from_recipe(TINY_RECONSTRUCTION).run(tmp_path_factory.mktemp("reconstruction"))
+
+
+@pytest.fixture(scope="session")
+def reconstruction(reconstructed):
+    """The plan of that study and the tools of its folder."""
+    return laid_out(parse_recipe(TINY_RECONSTRUCTION), reconstructed.folder)

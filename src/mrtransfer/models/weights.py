@@ -204,7 +204,7 @@ def _splits(named: Iterable[Any]) -> tuple[str, ...]:
     found = tuple(dict.fromkeys({"val": "validation"}.get(str(split), str(split)) for split in named))
     for split in found:
         if split not in SPLITS:
-            raise ValueError(str(unknown_name("split", split, SPLITS)))
+            raise ValueError(str(unknown_name("split", split, (*SPLITS, "val"))))
     return found
 
 
