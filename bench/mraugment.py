@@ -1,4 +1,4 @@
-"""(g) MRAugment: our batches against slices one at a time, slices a second.
+"""(h) MRAugment: our batches against slices one at a time, slices a second.
 
     python -m bench.mraugment [--coils 8] [--batch 8] [--probability 0.55] [--rounds 7] [--threads 1] [--device cpu]
 

@@ -16,7 +16,7 @@ from torch.nn.functional import embedding_bag
 
 @dataclass(frozen=True)
 class MRParams:
-    """What happens to each of n slices, in this order; every field but the last two has n rows.
+    """What happens to each of n slices, in this order; all fields but the last two have n rows, on the CPU.
 
     ``hflip``, ``vflip``: left and right, top and bottom change places. ``rot90``: quarter turns anticlockwise as
     displayed. ``translate``: (n, 2), whole pixels down and right. Then one affine map about the centre, whose parts are
