@@ -90,6 +90,7 @@ def test_the_source_is_learned_with_the_arms_augmentation_unless_it_says(said, l
         (with_arm(method="linear_probe"), "linear_probe is for classification; reconstruct with scratch, fine_tune"),
         (with_arm(method={"name": "scratch", "class_weights": "balanced"}), "class_weights: is for classification"),
         (with_arm(method={"name": "scratch", "head": "mlp"}), "head: mlp is for classification"),
+        (with_arm(method={"name": "fine_tune", "backbone_rate": 1e-5}), "backbone_rate: a reconstruction has no head"),
         (with_arm(method="classical"), "classical is not for varnet, which has parameters to be trained"),
         (with_arm(method="zero_shot"), "method zero_shot: needs a trained model; set weights: source, or name a file"),
         (with_arm(weights="imagenet"), "arms.only.weights: imagenet is for networks that see images"),
@@ -138,10 +139,17 @@ def test_other_tasks_have_nothing_classical(data):
         parse_recipe(data)
 
 
+@pytest.mark.parametrize(("given", "rate"), [({}, 1e-4), ({"rate": 3e-4}, 3e-4)])
+def test_fine_tuning_has_one_rate(given, rate):
+    method = parse_recipe(with_arm(weights="source", method={"name": "fine_tune", **given})).arms["only"].method
+    assert (method.rate, method.backbone_rate) == (rate, rate)
+
+
 def test_what_is_written_reads_back_as_the_same():
     arms = {
         "zero": {"network": "zero_filled"},
         "as it is": {"network": "varnet", "weights": "source", "method": "zero_shot", "augment": "mraugment"},
+        "tuned": {"network": "varnet", "weights": "source", "method": {"name": "fine_tune", "rate": 3e-4}},
         "mixed": {"network": "unet", "method": {"name": "scratch", "batch": 3}, "loss": {"ssim": 0.8, "l1": 0.2}},
     }
     recipe = parse_recipe({**MINIMAL, "arms": arms})

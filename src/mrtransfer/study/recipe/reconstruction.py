@@ -16,7 +16,7 @@ from mrtransfer.study.recipe.base import ArmSpec, Recipe
 from mrtransfer.study.recipe.specs import NetworkSpec, SourceSpec, written_method
 from mrtransfer.tasks.reconstruction.losses import build_loss
 from mrtransfer.tasks.reconstruction.metrics import RECONSTRUCTION_METRICS
-from mrtransfer.transfer.method import Method, parse_method
+from mrtransfer.transfer.method import Method, NetworkMethod, parse_method
 
 CLASSICAL = "classical"
 AS_ARM = "arm"
@@ -32,7 +32,16 @@ def _checked(method: Method) -> Method:
         raise ValueError("class_weights: is for classification; images to be reconstructed have no classes")
     if getattr(method, "head", "linear") != "linear":
         raise ValueError("head: mlp is for classification; a reconstruction has no head: leave it out")
-    return method
+    return _with_one_rate(method)
+
+
+def _with_one_rate(method: Method) -> Method:
+    """``method`` with ``rate`` for the whole network, where others have one for the head and one for the rest."""
+    if not isinstance(method, NetworkMethod) or method.backbone_rate in (None, method.rate):
+        return method
+    if "backbone_rate" in method.model_fields_set:
+        raise ValueError("backbone_rate: a reconstruction has no head that could have another rate; give rate alone")
+    return method.model_copy(update={"backbone_rate": method.rate})
 
 
 def _augment(value: Any) -> Any:
