@@ -20,7 +20,6 @@ from mrtransfer.data.phantom.kspace import render_kspace
 from mrtransfer.data.phantom.kspace_scan import KspaceScan
 from mrtransfer.deploy import reconstruct
 from mrtransfer.deploy.contact_sheet import contact_sheet
-from mrtransfer.deploy.kspace_scans import find_kspace
 from mrtransfer.deploy.kspace_summary import (
     NO_SIZE,
     OTHER_ACQUISITION,
@@ -357,6 +356,9 @@ class TestBadInput:
             "and see how near the model comes to the full data"
         ]
         assert not Path("out/full.json").exists()
+        save("eightfold", sampling={"mask": "random", "acceleration": 8, "centre_fraction": 0.06})
+        (problem,) = reconstruct_scans("eightfold", ["in/full.h5"], "out").problems
+        assert "add --acceleration 8 to leave out lines" in problem
 
     def test_bad_files_cost_only_themselves(self, here, kspace):
         save("varnet", "varnet", options=TINY | {"pools": 4})
@@ -457,50 +459,6 @@ class TestPrecision:
         monkeypatch.setattr(reconstruct, "_WORTH_MEASURING", 1)
         summary = only(reconstruct_scans("varnet", ["in/under.h5"], "out"))
         assert summary["precision"].startswith(("float32", "bfloat16"))
-
-
-class TestFinding:
-    @pytest.fixture
-    def files(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        for name in ("a.h5", "deep/b.npy", "deep/c.cfl", "deep/c.hdr", ".hidden/d.h5", "out/a_reconstruction.h5",
-                     "notes.txt", "other/a.h5"):  # fmt: skip
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_bytes(b"")
-
-    def found(self, *names):
-        return [(scan.name, *scan.locations) for scan in find_kspace(names)]
-
-    def test_a_folder_stands_for_the_k_space_below_it(self, files):
-        assert self.found("deep") == [("b", "deep/b.npy"), ("c", "deep/c.cfl")]
-        assert [one[1] for one in self.found(".")] == ["a.h5", "deep/b.npy", "deep/c.cfl", "other/a.h5"]
-
-    def test_files_of_one_name_are_told_apart(self, files, tmp_path):
-        assert self.found("a.h5", "other/a.h5") == [(f"{tmp_path.name}_a", "a.h5"), ("other_a", "other/a.h5")]
-
-    def test_patterns_and_options(self, files):
-        assert self.found("*/[bc].*#axes=chw") == [("b", "deep/b.npy#axes=chw"), ("c", "deep/c.cfl#axes=chw")]
-        assert self.found("a.h5#repetition=1", "a.h5#repetition=2") == [
-            ("a_repetition1", "a.h5#repetition=1"),
-            ("a_repetition2", "a.h5#repetition=2"),
-        ]
-
-    def test_a_bart_pair_is_one_scan_by_any_of_its_names(self, files):
-        assert self.found("deep/c", "deep/c.hdr", "deep/c.cfl") == [("c", "deep/c.cfl")]
-
-    @pytest.mark.parametrize(
-        ("name", "said"),
-        [
-            ("nowhere.h5", "nowhere.h5: no such file or folder"),
-            ("*.mrd", r"\*.mrd: no file matches this pattern"),
-            ("out", "out: holds no k-space in this folder or below; known: .h5, .hdf5, .mrd, .cfl, .npy, .npz"),
-        ],
-    )
-    def test_names_that_lead_nowhere(self, files, name, said):
-        with pytest.raises(UserError, match=said):
-            find_kspace([name])
-        with pytest.raises(UserError, match="no scans given"):
-            find_kspace([])
 
 
 @pytest.mark.real_data

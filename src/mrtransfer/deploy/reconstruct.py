@@ -98,7 +98,7 @@ def reconstruct_scan(
     """
     volume = open_volume(scan.locations[0], Path())
     check_volume(reconstructor.network, volume)
-    drawn = _drawn(volume, sampling)
+    drawn = _drawn(volume, sampling, reconstructor.sampling.acceleration[0])
     content, targets = _read(volume)
     if not isinstance(precision, Precision):
         precision = _precision(reconstructor, volume, sampling, precision, device, scans)
@@ -127,14 +127,14 @@ def reconstruct_scan(
     )
 
 
-def _drawn(volume: KspaceVolume, sampling: Sampling | None) -> SampledColumns | None:
+def _drawn(volume: KspaceVolume, sampling: Sampling | None, trained: float) -> SampledColumns | None:
     """The columns that are kept of fully sampled k-space; None where it was undersampled when it was measured."""
     if not volume.fully_sampled:
         return None
     if sampling is None:
         raise UserError(
-            f"{volume.location}: is fully sampled, so there is nothing to reconstruct; add --acceleration 4 to leave "
-            "out lines and see how near the model comes to the full data"
+            f"{volume.location}: is fully sampled, so there is nothing to reconstruct; add --acceleration "
+            f"{trained:g} to leave out lines and see how near the model comes to the full data"
         )
     try:
         return columns_by_name(sampling, volume)
