@@ -161,7 +161,8 @@ def test_the_recipe_reference_names_every_field():
     fields |= {field for name in METHODS.names() for field in METHODS.get(name).model_fields} | set(METHODS.names())
     fields |= {field for model in (MRAugment, Sampling, ReconstructionRecipe) for field in model.model_fields}
     fields |= set(DATASETS.names()) | set(SEGMENTERS.names()) | set(RECONSTRUCTORS.names()) | set(KINDS)
-    fields |= {name for known in RECONSTRUCTORS.names() for name in inspect.signature(RECONSTRUCTORS.get(known)).parameters}
+    for name in RECONSTRUCTORS.names():
+        fields |= set(inspect.signature(RECONSTRUCTORS.get(name)).parameters)
     fields |= {option for name in SEGMENTERS.names() for option in segmenter_options(SEGMENTERS.get(name))}
     for name in DATASETS.names():
         fields |= set(inspect.signature(DATASETS.get(name)).parameters)
