@@ -289,7 +289,7 @@ class TestTwoDimensions:
         ("model", "scan", "said"),
         [
             ("grey", "in/colour.png", "is a colour image, but the model was trained on 1 channel"),
-            ("colours", "in/slice1.png", "is 1 channels?, but the model was trained on a colour image"),
+            ("colours", "in/slice1.png", "has 1 channel, but the model was trained on colour images"),
             ("grey", "deep.nii.gz", "values reach from 0 to 900, but the model was trained on images of 8 bits"),
         ],
     )

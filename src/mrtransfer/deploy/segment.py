@@ -131,9 +131,9 @@ def _check(case: Case, scan: Scan, segmenter: Segmenter) -> None:
     name, plan = scan.locations[0], segmenter.plan
     needed = len(segmenter.channels)
     if len(case.image) != needed:
-        kind = "a colour image" if case.channels == COLOURS else f"{len(case.image)} channels"
-        wanted = "a colour image" if segmenter.channels == COLOURS else f"{needed} channel{'s' * (needed > 1)}"
-        raise UserError(f"{name}: is {kind}, but the model was trained on {wanted} ({', '.join(segmenter.channels)})")
+        shown = "is a colour image" if case.channels == COLOURS else f"has {_channels(len(case.image))}"
+        wanted = "colour images" if segmenter.channels == COLOURS else _channels(needed)
+        raise UserError(f"{name}: {shown}, but the model was trained on {wanted} ({', '.join(segmenter.channels)})")
     if plan.dims == 3 and case.image.shape[3] == 1:
         raise UserError(f"{name}: is a single slice, but the model was trained on volumes; give the whole series")
     if "uint8" in plan.normalise and (case.image.min() < 0 or case.image.max() > 255):
@@ -142,6 +142,10 @@ def _check(case: Case, scan: Scan, segmenter: Segmenter) -> None:
             f"{name}: its values reach from {low:g} to {high:g}, but the model was trained on images of 8 bits; "
             "convert it as the training images were converted"
         )
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'' if count == 1 else 's'}"
 
 
 def _write(segmenter: Segmenter, scan: Scan, result: Segmented, folder: Path) -> dict[str, Any]:
