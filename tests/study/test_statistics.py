@@ -234,6 +234,20 @@ def test_an_arm_that_never_gets_there_saves_nothing():
     assert "does not reach" in saving["sentence"]
 
 
+def test_arms_that_learn_from_no_budget_are_compared_once_and_save_nothing():
+    """Two models that are applied as they are: the same difference again would only cost Holm's correction."""
+    outcomes, labels, units = study({"a": {40: 0.9}, "b": {40: 0.7}, "learns": {40: 0.6, "all": 0.8}})
+    fixed = [replace(one, budget="all", labelled=400) for one in outcomes if one.arm in ("a", "b")]
+    found = analyse(
+        outcomes + fixed, labels, units, metrics=("accuracy",), margin=0.01, compare=[("a", "b"), ("a", "learns")],
+        resamples=400,
+    )  # fmt: skip
+    compared = [(entry["a"], entry["b"], entry["budget"]) for entry in found["comparisons"]]
+    assert compared == [("a", "b", "all"), ("a", "learns", 40), ("a", "learns", "all")]
+    assert found["design"]["comparisons"] == 3
+    assert [(one["a"], one["b"]) for one in found["label_saving"]] == [("a", "learns")]
+
+
 def test_an_arm_that_is_there_at_once_needs_at_most_its_smallest_budget():
     saving = analysed({"a": {40: 0.9, 160: 0.9}, "b": {40: 0.3, 160: 0.5}}, n=400)["label_saving"][0]
     assert (saving["a_labels"], saving["at_most"]) == (40, True)
