@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import sys
-import types
 
 import h5py
 import numpy as np
@@ -12,9 +10,11 @@ import pytest
 from kspace_files import random_kspace, reference_target, write_cfl
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.data.kspace import KspaceVolume, needs_targets, open_kspace, write_fastmri
+from mrtransfer.data.kspace import KspaceVolume, needs_targets, open_kspace, open_volume, write_fastmri
 from mrtransfer.data.kspace import store as module
 from mrtransfer.data.manifest import Manifest
+from mrtransfer.data.phantom import kspace as phantom
+from mrtransfer.data.phantom.kspace_scan import kspace_location
 
 
 def manifest_of(root, locations, **columns):
@@ -46,16 +46,19 @@ def reads(monkeypatch):
 @pytest.fixture
 def renders(monkeypatch):
     """The locations that the phantom was asked to render."""
-    asked = []
-    renderer = types.ModuleType("mrtransfer.data.phantom.kspace")
+    asked, render = [], phantom.render_kspace
 
-    def render_kspace(location):
+    def counted(location):
         asked.append(location)
-        return random_kspace(2, seed=int(location[-1]))
+        return render(location)
 
-    renderer.render_kspace = render_kspace
-    monkeypatch.setitem(sys.modules, renderer.__name__, renderer)
+    monkeypatch.setattr(phantom, "render_kspace", counted)
     return asked
+
+
+def small_phantom(subject, **settings):
+    """The location of a volume of two coils and two slices."""
+    return kspace_location(**{"subject": subject, "coils": 2, "matrix": (32, 32), "slices": 2, **settings})
 
 
 class TestFiles:
@@ -166,13 +169,15 @@ class TestFiles:
 
 class TestPhantoms:
     def test_are_rendered_once(self, tmp_path, renders):
-        manifest = manifest_of(tmp_path, [f"phantom:k?subject={i}" for i in range(2)], subject=["a", "b"],
+        locations = [small_phantom(0), small_phantom(1)]
+        manifest = manifest_of(tmp_path, locations, subject=["a", "b"],
                                acquisition=["AXT2", "AXT1"], scanner=["x", None], spacing_x=[1.0, 2.0],
                                spacing_y=[1.5, 2.0], spacing_z=[5.0, np.nan])  # fmt: skip
         store = open_kspace(manifest, tmp_path / "store")
-        assert sorted(renders) == ["phantom:k?subject=0", "phantom:k?subject=1"]
+        assert sorted(renders) == locations
         volume = store.volume(0)
-        np.testing.assert_array_equal(volume.read(1).kspace, random_kspace(2, seed=0)[1])
+        np.testing.assert_array_equal(volume.read(1).kspace, phantom.render_kspace(locations[0])[1])
+        del renders[2:]  # what was asked for in this test
         assert (volume.name, volume.acquisition, volume.subject, volume.scanner) == ("v0.h5", "AXT2", "a", "x")
         assert volume.spacing == pytest.approx((1.5, 1.0, 5.0))
         assert store.volume(1).spacing is None
@@ -182,14 +187,22 @@ class TestPhantoms:
         assert again.content == store.content
 
     def test_a_larger_cohort_renders_only_what_is_new(self, tmp_path, renders):
-        locations = [f"phantom:k?subject={i}" for i in range(4)]
+        locations = [small_phantom(subject) for subject in range(4)]
         small = open_kspace(manifest_of(tmp_path, locations[:2]), tmp_path / "store")
         large = open_kspace(manifest_of(tmp_path, locations), tmp_path / "store")
         assert sorted(renders) == locations
         assert large.row_digests[:2].tolist() == small.row_digests.tolist()
 
+    def test_the_image_is_the_middle_of_an_oversampled_readout(self, tmp_path):
+        """From the store and straight from the location."""
+        location = small_phantom(0, matrix=(64, 32), oversampled=True)
+        stored = open_kspace(manifest_of(tmp_path, [location]), tmp_path / "store").volume(0)
+        for volume in (stored, open_volume(location, tmp_path)):
+            assert (volume.matrix, volume.crop) == ((64, 32), (32, 32))
+            assert volume.read(0).target.shape == (32, 32)
+
     def test_a_damaged_file_is_rendered_again(self, tmp_path, renders):
-        manifest = manifest_of(tmp_path, ["phantom:k?subject=0"])
+        manifest = manifest_of(tmp_path, [small_phantom(0)])
         content = open_kspace(manifest, tmp_path / "store").content
         for damage in (lambda file: os.truncate(file, 100), os.unlink):
             (file,) = (tmp_path / "store").rglob("*.h5")

@@ -35,7 +35,8 @@ def open_volume(location: str, root: str | Path) -> KspaceVolume:
     """
     if is_phantom(location):
         shape = rendered(location).shape
-        return replace(array_volume(Path("phantom"), _Rendered(location), shape, image=False), location=location)
+        volume = array_volume(Path("phantom"), _Rendered(location), shape, image=False)
+        return replace(volume, location=location, crop=rendered_crop(location))
     parsed = Location.parse(location)
     file = parsed.file(Path(root))
     kind = _kind(file)
@@ -99,6 +100,13 @@ def render(location: str) -> np.ndarray:
     from mrtransfer.data.phantom.kspace import render_kspace
 
     return np.asarray(render_kspace(location), dtype=np.complex64)
+
+
+def rendered_crop(location: str) -> tuple[int, int]:
+    """Rows and columns of the phantom's image at ``location``, which may be fewer than those of k-space."""
+    from mrtransfer.data.phantom.kspace_scan import parse_kspace
+
+    return parse_kspace(location).crop
 
 
 rendered = lru_cache(maxsize=1)(render)  # one volume in memory: a store keeps them all on disk

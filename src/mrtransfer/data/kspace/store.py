@@ -12,7 +12,7 @@ import numpy as np
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import digest
 from mrtransfer.common.progress import progress
-from mrtransfer.data.kspace.open import files_of, open_volume, render
+from mrtransfer.data.kspace.open import files_of, open_volume, render, rendered_crop
 from mrtransfer.data.kspace.volume import KspaceVolume
 from mrtransfer.data.kspace.write import write_fastmri
 from mrtransfer.data.manifest import Manifest
@@ -131,7 +131,7 @@ def _row(manifest: Manifest, row: int, directory: Path) -> tuple[str, dict[str, 
     def build(folder: Path) -> dict[str, Any]:
         with about(sample):
             if phantom:
-                write_fastmri(folder / named, render(location), **said)
+                write_fastmri(folder / named, render(location), crop=rendered_crop(location), **said)
                 return _described(open_volume(named, folder))
             return _described(open_volume(location, manifest.root))
 
