@@ -1,8 +1,5 @@
 """BART's, NumPy's and ISMRMRD's raw files, and the phantom, as volumes of k-space."""
 
-import sys
-import types
-
 import h5py
 import numpy as np
 import pytest
@@ -12,6 +9,8 @@ from mrtransfer.common.errors import UserError
 from mrtransfer.data.kspace import open_volume
 from mrtransfer.data.kspace.header import Header
 from mrtransfer.data.kspace.open import files_of, rendered
+from mrtransfer.data.phantom import kspace as phantom
+from mrtransfer.data.phantom.kspace_scan import kspace_location
 
 REGULAR = np.arange(12) % 3 == 0
 
@@ -316,16 +315,15 @@ class TestRawAcquisitions:
 
 
 def test_a_phantom_is_rendered_once(monkeypatch):
-    kspace, asked = random_kspace(), []
-    renderer = types.ModuleType("mrtransfer.data.phantom.kspace")
-    renderer.render_kspace = lambda location: asked.append(location) or kspace
-    monkeypatch.setitem(sys.modules, renderer.__name__, renderer)
+    location, asked, render = kspace_location(subject=1, coils=2, matrix=(32, 32), slices=2), [], phantom.render_kspace
+    kspace = render(location)
+    monkeypatch.setattr(phantom, "render_kspace", lambda asked_for: asked.append(asked_for) or render(asked_for))
     rendered.cache_clear()
-    volume = open_volume("phantom:head?subject=1", ".")
-    assert volume.location == "phantom:head?subject=1"
-    for index in range(3):
+    volume = open_volume(location, ".")
+    assert volume.location == location
+    for index in range(2):
         np.testing.assert_array_equal(volume.read(index).kspace, kspace[index])
-    assert asked == ["phantom:head?subject=1"]
+    assert asked == [location]
     rendered.cache_clear()
 
 

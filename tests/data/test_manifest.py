@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrtransfer.common.errors import UserError
@@ -131,6 +131,7 @@ def test_a_column_mask_labels_that_says_nothing_is_refused(tmp_path, texts, said
     assert "mine.csv" in str(error.value)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([*"xyz", None]), min_size=1, max_size=8),
     st.lists(st.one_of(st.none(), st.text("aZ07 ,\"'#é", min_size=1).filter(str.strip)), min_size=8, max_size=8),

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +198,9 @@ def test_files_that_change_under_the_reader_are_noticed(tmp_path, monkeypatch):
 
     def disturbed(location, root):
         image = read(location, root)
-        Image.fromarray(255 - image).save(tmp_path / "scans" / "0.png")
+        other = tmp_path / f"{threading.get_ident()}.png"
+        Image.fromarray(255 - image).save(other)
+        other.replace(tmp_path / "scans" / "0.png")  # at once: another thread may be reading it
         return image
 
     monkeypatch.setattr(store_module, "read_image", disturbed)

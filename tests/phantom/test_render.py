@@ -1,6 +1,5 @@
 """Pictures: contrasts as radiologists know them, and locations."""
 
-import time
 
 import numpy as np
 import pytest
@@ -154,11 +153,3 @@ def test_acquisition_keeps_shape_and_is_never_negative():
         assert image.shape == signal.shape
         assert image.min() >= 0
         assert export(image, scanner, np.random.default_rng(2)).dtype == np.uint8
-
-
-@pytest.mark.slow
-def test_a_core_renders_a_hundred_slices_per_second():
-    locations = [Scan(subject=900 + i // 4, z=-20 + 12.0 * (i % 4), lesion="glioma").location for i in range(80)]
-    started = time.process_time()
-    render_many(locations)
-    assert len(locations) / (time.process_time() - started) > 100
