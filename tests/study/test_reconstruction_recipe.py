@@ -110,6 +110,15 @@ def test_the_source_is_learned_with_the_arms_augmentation_unless_it_says(said, l
             {**MINIMAL, "sampling": {"mask": "random", "acceleration": [4, 4], "centre_fraction": [0.08, 0.04]}},
             "sampling: acceleration: each may be there once",
         ),
+        (with_arm(method={"name": "fine_tune", "freeze": "all"}), "freeze: all leaves nothing to train"),
+        (
+            {**MINIMAL, "target": {**MINIMAL["target"], "split": {"test": 1}}},
+            "target.split.test: 1 leaves nothing that arm 'scratch' could learn from",
+        ),
+        (
+            {**classical(), "target": {**MINIMAL["target"], "split": {"test": 1}}, "budgets": [4]},
+            "budgets: with target.split.test: 1 nothing is labelled",
+        ),
         ({**MINIMAL, "input": {"size": 64}}, "unknown key 'input'"),
         ({**MINIMAL, "metric": "dice"}, "metric: unknown metric 'dice'"),
     ],

@@ -222,6 +222,20 @@ class TestSettings:
         assert workshop.measures.names == RECONSTRUCTION_METRICS
         assert load_scores(workshop.folder, plan.runs[0].key, "test").values.shape == (len(plan.runs[0].test), 3)
 
+    @pytest.mark.slow
+    def test_all_volumes_may_be_tested_where_no_arm_learns_from_any(self, tmp_path):
+        target = {**PHANTOM, "subjects": 3, "split": {"test": 1}}
+        arms = {name: TINY["arms"][name] for name in ("as it is", "zero-filled")}
+        finished = Study(parse_recipe(changed(target=target, arms=arms, compare=[]))).run(tmp_path / "study")
+        assert finished.results["design"]["units"] == 3
+        assert {entry["labelled"] for entry in finished.results["arms"]} == {0}
+        assert "with no labelled volumes, it is open whether zero-filled is better than “as it is”" in finished.verdict
+        assert "With no labelled volumes" in finished.report.read_text()
+        assert load_model(finished.model).network.name == "varnet"
+        seen = load_model(finished.model).spec["provenance"]["subjects"]
+        assert len(seen) == 4
+        assert all("knee" in name for name in seen)
+
     def test_masks_names_and_augmentation_are_part_of_what_a_run_is(self, reconstruction, reconstructed):
         plan, _ = reconstruction
         key = one_run(plan, "scratch").key

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from mrtransfer.common.files import digest, read_json
-from mrtransfer.data.split import draw
 from mrtransfer.study.execute import job_of
 from mrtransfer.study.outcome import load_scores
-from mrtransfer.study.plan import ALL, Plan, Run
+from mrtransfer.study.plan import ALL, Plan, Run, labelled
 from mrtransfer.study.workshop import AnyWorkshop, Scores
 
 
@@ -48,7 +47,7 @@ def train_final(arm: str, plan: Plan, workshop: AnyWorkshop, results: dict[str, 
     rows = np.arange(len(target.labels)) if len(plan.folds) > 1 else plan.folds[0].development
     like = next(run for run in plan.runs if run.arm == arm)
     seed = recipe.seeds[0]
-    drawn = draw(target.labels, target.units, rows, budget="all", validation=recipe.target.split.validation, seed=seed)
+    drawn = labelled(recipe, target, rows, "all", seed)
     key = digest(["final", like.key, digest(drawn.train.tolist()), digest(drawn.validation.tolist())])
     run = Run(arm, like.spec, like.weights, like.source, "all", seed, ALL, drawn, np.zeros(0, dtype=int), key)
     expected = next(e for e in reversed(results["arms"]) if e["arm"] == arm)

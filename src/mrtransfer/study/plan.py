@@ -100,6 +100,8 @@ def make_folds_of(recipe: Recipe, target: Domain) -> list[Fold]:
     split = recipe.target.split
     if split.published is not None:
         return published(target.manifest, target.units, leaks=split.published)
+    if split.test == 1:
+        return [Fold(0, np.zeros(0, dtype=np.int64), np.arange(len(target.labels)))]
     if split.test is not None:
         return holdout(target.labels, target.units, test=split.test, seed=split.seed)
     return make_folds(target.labels, target.units, folds=split.fold_count, seed=split.seed)
@@ -169,19 +171,20 @@ def _draws(recipe: Recipe, target: Domain, folds: list[Fold]) -> list[dict[tuple
     """For each fold, who is labelled at each (budget, seed): the same subjects in every arm."""
     return [
         {
-            (budget, seed): draw(
-                target.labels,
-                target.units,
-                fold.development,
-                budget=budget,
-                validation=recipe.target.split.validation,
-                seed=seed,
-            )
+            (budget, seed): labelled(recipe, target, fold.development, budget, seed)
             for budget in recipe.budgets
             for seed in recipe.seeds
         }
         for fold in folds
     ]
+
+
+def labelled(recipe: Recipe, target: Domain, rows: np.ndarray, budget: Budget, seed: int) -> Draw:
+    """Who of ``rows`` is labelled at ``budget``; nobody, where there are none because everything is tested."""
+    if not len(rows):
+        return Draw(rows, rows, budget, 0)
+    validation = recipe.target.split.validation
+    return draw(target.labels, target.units, rows, budget=budget, validation=validation, seed=seed)
 
 
 def _source_run(

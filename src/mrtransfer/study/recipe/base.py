@@ -106,10 +106,21 @@ class Recipe(Strict):
                     raise ValueError(f"compare: {unknown_name('arm', arm, self.arms)}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds must be a positive number of seeds, or a list of distinct ones")
+        if self.target.split.test == 1:
+            self._check_that_none_learns()
         for name, spec in self.arms.items():
             if spec.starts_from_source and self.source is None:
                 raise ValueError(f"arm {name!r} starts from weights: source, but the recipe has no source")
         return self
+
+    def _check_that_none_learns(self) -> None:
+        for name, spec in self.arms.items():
+            if spec.method.learns:
+                raise ValueError(
+                    f"target.split.test: 1 leaves nothing that arm {name!r} could learn from; choose a share below 1"
+                )
+        if self.budgets != ("all",):
+            raise ValueError("budgets: with target.split.test: 1 nothing is labelled; leave budgets out")
 
     @property
     def comparisons(self) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from mrtransfer.study.recipe.base import ArmSpec, Recipe
 from mrtransfer.study.recipe.specs import NetworkSpec, SourceSpec, written_method
 from mrtransfer.tasks.reconstruction.losses import build_loss
 from mrtransfer.tasks.reconstruction.metrics import RECONSTRUCTION_METRICS
+from mrtransfer.transfer.freeze import ALL as FREEZE_ALL
 from mrtransfer.transfer.method import Method, NetworkMethod, parse_method
 
 CLASSICAL = "classical"
@@ -32,6 +33,8 @@ def _checked(method: Method) -> Method:
         raise ValueError("class_weights: is for classification; images to be reconstructed have no classes")
     if getattr(method, "head", "linear") != "linear":
         raise ValueError("head: mlp is for classification; a reconstruction has no head: leave it out")
+    if getattr(method, "freeze", None) == FREEZE_ALL:
+        raise ValueError("freeze: all leaves nothing to train, as a reconstruction has no head; choose zero_shot")
     return _with_one_rate(method)
 
 

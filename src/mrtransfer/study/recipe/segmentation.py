@@ -133,6 +133,12 @@ class SegmentationRecipe(Recipe):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _leaves_cases_to_plan_from(self) -> "SegmentationRecipe":
+        if self.target.split.test == 1:
+            raise ValueError("target.split.test: 1 leaves no cases to make a plan from; choose a share below 1")
+        return self
+
     @field_validator("plan")
     @classmethod
     def _known_settings(cls, value: dict[str, Any]) -> dict[str, Any]:

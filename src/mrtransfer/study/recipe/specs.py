@@ -29,11 +29,14 @@ def written_method(method: Method, info: SerializationInfo) -> dict[str, Any]:
 
 
 class SplitSpec(Strict):
-    """How subjects are divided: cross-validation (``folds``), one held-out set (``test``), or as ``published``."""
+    """How subjects are divided: cross-validation (``folds``), one held-out set (``test``), or as ``published``.
+
+    ``test: 1`` tests everything, for arms that learn nothing of the target.
+    """
 
     by: tuple[str, ...] = ("subject", "cluster")
     folds: int | None = Field(None, ge=2)
-    test: float | None = Field(None, gt=0, lt=1)
+    test: float | None = Field(None, gt=0, le=1)
     published: Literal["refuse", "drop"] | None = None
     validation: float = Field(0.15, ge=0, lt=0.9)
     seed: int = 0

@@ -67,14 +67,15 @@ def _mask_rule(sampling: Sampling) -> str:
 
 
 def _sources(workshop: "ReconstructionWorkshop", plan: Plan) -> tuple[Curves, dict[str, list[str]]]:
-    """The epochs of every source training, under the first arm that starts from it; and all arms that do."""
+    """The epochs of every source training that is there, under the first arm that starts from it; and all that do."""
     curves: Curves = {}
     starting: dict[str, list[str]] = {}
     for source in plan.sources:
         arms = list(dict.fromkeys(run.arm for run in plan.runs if run.source and run.source.key == source.key))
-        record = read_json(workshop.source_folder(source) / "model.json")["record"]
-        curves.setdefault(arms[0], []).append(record["curves"])
-        starting[arms[0]] = arms
+        path = workshop.source_folder(source) / "model.json"
+        if path.is_file():  # nobody needs it any more
+            curves.setdefault(arms[0], []).append(read_json(path)["record"]["curves"])
+            starting[arms[0]] = arms
     return curves, starting
 
 

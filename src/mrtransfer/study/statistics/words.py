@@ -13,9 +13,11 @@ def count_of(amount: float, unit: str) -> str:
 
 
 def budget_of(budget: Budget, amount: float, unit: str) -> str:
-    """What ``budget`` came to: ``40 subjects``, ``all 637 subjects``, ``the only subject``."""
+    """What ``budget`` came to: ``40 subjects``, ``all 637 subjects``, ``the only subject``, ``no subjects``."""
     if budget != "all":
         return count_of(amount, unit)
+    if round(amount) == 0:
+        return f"no {unit}s"
     return f"the only {unit}" if round(amount) == 1 else f"all {count_of(amount, unit)}"
 
 

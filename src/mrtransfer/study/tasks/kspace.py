@@ -40,7 +40,7 @@ class KspaceDomain(Domain):
 def open_volumes(spec: DatasetSpec, sampling: Sampling, folder: Path, by: tuple[str, ...]) -> KspaceDomain:
     """The dataset's volumes; those of the same k-space belong together, whatever their names.
 
-    Raises :class:`UserError` where a volume is undersampled already, or too narrow for ``sampling``.
+    Raises :class:`UserError` where a volume is undersampled already, empty, or too narrow for ``sampling``.
     """
     if spec.labels:
         raise UserError(f"dataset {spec.dataset}: labels are for classes and masks, and k-space has none; leave it out")
@@ -55,6 +55,11 @@ def open_volumes(spec: DatasetSpec, sampling: Sampling, folder: Path, by: tuple[
             raise UserError(
                 f"{volume.location}: is undersampled already (a test file?), and a study undersamples full k-space "
                 "itself; give fully sampled files (of fastMRI's: targets: true leaves the others out)"
+            )
+        if not 0 < (volume.max_value or 0) < np.inf:
+            raise UserError(
+                f"{volume.location}: the largest value of its images is {volume.max_value}; it must be a positive "
+                "number, so leave this file out"
             )
         try:
             domain.masks(row, sampling)
