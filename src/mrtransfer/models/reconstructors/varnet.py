@@ -34,6 +34,8 @@ from mrtransfer.physics.fourier import ifft2c
 
 Count = Annotated[int, Field(ge=1)]
 
+_PIXELS = 2**17  # of coil images whose sensitivities are recomputed at once: all would take more memory than a cascade
+
 
 class SensitivityNet(nn.Module):
     """Coil sensitivities from the centre of k-space, where all lines were sampled: one U-Net for all coils."""
@@ -51,8 +53,8 @@ class SensitivityNet(nn.Module):
         images = ifft2c(kspace)
         coils = images.flatten(0, 1)
         if self.checkpoint and torch.is_grad_enabled():
-            # Coil after coil, because together they have more maps than a cascade.
-            refined = torch.cat([_recomputed(self.norm_unet, coil) for coil in coils.split(1)])
+            together = max(_PIXELS // coils[0].numel(), 1)
+            refined = torch.cat([_recomputed(self.norm_unet, some) for some in coils.split(together)])
         else:
             refined = self.norm_unet(coils)
         maps = refined.unflatten(0, images.shape[:2])
