@@ -1,6 +1,5 @@
 """Pictures: contrasts as radiologists know them, and locations."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given
