@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mrtransfer.augment.kspace_geometry import MRParams, gather
-from mrtransfer.augment.kspace_images import as_images, as_table, centre, chunks, moved
+from mrtransfer.augment.kspace_images import as_table, centre, chunks, from_table, moved
 from mrtransfer.common.strict import Strict
 from mrtransfer.physics.coils import rss
 from mrtransfer.physics.fourier import fft2c, ifft2c
@@ -202,7 +202,7 @@ def _unshifted(
             here = (some - rows.start).to(kspace.device)
             table = table if len(some) == len(table) else table[here]
             table = gather(params.take(some), shape, kspace, output=size, unshifted=True)(table)
-            after[done : done + len(some)] = as_images(table, size)
+            from_table(table, after[done : done + len(some)])
             images = images.index_copy(0, here, _magnitude(table, size, crop))
             done += len(some)
         targets.append(images)

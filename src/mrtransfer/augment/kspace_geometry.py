@@ -139,10 +139,10 @@ def gather(
 
     sign = None
     if unshifted:
-        odd = whole[0] + whole[1]
+        odd = whole[0].add_(whole[1])
         odd += (parity[:, None] + torch.arange(size[0])).to(device, torch.int32)[:, :, None]
         odd += torch.arange(size[1], dtype=torch.int32, device=device)
-        sign = 1 - 2 * odd.bitwise_and_(1).to(real)
+        sign = odd.bitwise_and_(1).to(real).mul_(-2).add_(1)
     index = torch.empty(n, size[0] * size[1], 4, dtype=torch.int32, device=device)
     for corner in range(4):
         torch.add(found[0][corner // 2].view(n, -1), found[1][corner % 2].view(n, -1), out=index[..., corner])
@@ -158,7 +158,7 @@ def _weights(down: Tensor, right: Tensor, sign: Tensor | None) -> Tensor:
     weight = torch.empty(n, down[0].numel(), 4, dtype=down.dtype, device=down.device)
     upper, lower, step = 1 - down, down, 1
     if sign is not None:
-        upper, lower, step = upper * sign, lower * -sign, -1
+        upper, lower, step = upper.mul_(sign), lower * sign.neg_(), -1
     for first, line in ((0, upper), (2, lower)):
         second = line * right
         torch.sub(line.view(n, -1), second.view(n, -1), out=weight[..., first])

@@ -32,10 +32,12 @@ def as_table(images: Tensor) -> Tensor:
     return torch.view_as_real(beside).view(n, height * width, 2 * coils)
 
 
-def as_images(table: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The inverse of :func:`as_table`; a view."""
-    n, _, channels = table.shape
-    return torch.view_as_complex(table.view(n, *shape, channels // 2, 2)).permute(0, 3, 1, 2)
+def from_table(table: Tensor, images: Tensor) -> Tensor:
+    """The inverse of :func:`as_table`, written into contiguous ``images`` (n, C, h, w)."""
+    for pixels, image in zip(table, images, strict=True):
+        # As a plain transposition of two dimensions, this copy is twice as fast.
+        image.flatten(1).copy_(torch.view_as_complex(pixels.unflatten(1, (-1, 2))).T)
+    return images
 
 
 def centre(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -53,7 +55,8 @@ def chunks(images: Tensor) -> Iterator[slice]:
 
 def _gathered(images: Tensor, params: MRParams) -> Tensor:
     shape = (images.shape[-2], images.shape[-1])
-    return as_images(gather(params, shape, images)(as_table(images)), shape).contiguous()
+    table = gather(params, shape, images)(as_table(images))
+    return from_table(table, torch.empty_like(images, memory_format=torch.contiguous_format))
 
 
 def _upsampled(images: Tensor, params: MRParams) -> Tensor:
