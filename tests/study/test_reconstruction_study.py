@@ -287,6 +287,13 @@ class TestBadInput:
         with pytest.raises(UserError, match=r"sampling\.centre_fraction: 0\.01 leaves no centre line.*a\.h5"):
             open_workshop(own_files(tmp_path, sampling=sampling), tmp_path / "study")
 
+    def test_too_few_centre_lines_for_a_classical_arm_are_told_before_the_source_is_learned(self, reconstructed):
+        sampling = {"mask": "random", "acceleration": [3, 6], "centre_fraction": [0.15, 0.05]}
+        arms = {name: TINY["arms"][name] for name in ("as it is", "L1-wavelet")}
+        recipe = parse_recipe(changed(sampling=sampling, arms=arms, compare=[]))
+        with pytest.raises(UserError, match=r"^arms\.L1-wavelet: .*centre.*6-fold undersampled"):
+            laid_out(recipe, reconstructed.folder)
+
     def test_labels_are_refused(self, tmp_path):
         recipe = parse_recipe(changed(target={**TINY["target"], "labels": {"a": "b"}}))
         with pytest.raises(UserError, match="labels are for classes and masks"):

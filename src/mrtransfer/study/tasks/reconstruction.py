@@ -15,7 +15,7 @@ from mrtransfer.study.recipe.reconstruction import AS_ARM, ReconstructionArm, Re
 from mrtransfer.study.statistics.measures import Measures, table_measures
 from mrtransfer.study.tasks.kspace import KspaceDomain, open_volumes
 from mrtransfer.study.tasks.starts import check_stages, check_takes_source
-from mrtransfer.study.tasks.whole_volumes import TrainedOnKspace, kept_slices, score_volumes
+from mrtransfer.study.tasks.whole_volumes import TrainedOnKspace, kept_slices, score_volumes, try_out
 from mrtransfer.study.workshop import Job, Scores, Workshop
 from mrtransfer.tasks.reconstruction.metrics import HIGHER_IS_BETTER, RANGES, RECONSTRUCTION_METRICS, UNITS, WORDS
 from mrtransfer.training.fit import TrainResult
@@ -116,7 +116,10 @@ class ReconstructionWorkshop(Workshop[ReconstructionArm, KspaceDomain, Reconstru
         return bool(spec["task"] == self.recipe.task)
 
     def check_weights(self, plan: Plan) -> None:
-        """As for any task; and that frozen stages exist, and every arm can take what the source will have learned."""
+        """As for any task; and that every arm can do its part, as far as that is known before sources are learned.
+
+        Frozen stages exist, weights of the source will fit, and classical methods find in k-space what they need.
+        """
         super().check_weights(plan)
         fold, seed = plan.folds[0].index, self.recipe.seeds[0]
         done: set[str] = set()
@@ -127,6 +130,8 @@ class ReconstructionWorkshop(Workshop[ReconstructionArm, KspaceDomain, Reconstru
             done.add(about)
             network = self.build(arm, self.target, fold, seed)
             check_stages(network, arm.method, f"arms.{name}")
+            if not network.learns:
+                try_out(self, network, f"arms.{name}")
             if arm.starts_from_source:
                 assert self.source is not None
                 learned = self.source_arm(arm)

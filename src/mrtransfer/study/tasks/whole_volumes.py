@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrtransfer.common.errors import UserError
 from mrtransfer.data.kspace import KspaceVolume
 from mrtransfer.models.reconstruction import ReconstructionNetwork
 from mrtransfer.physics.masks import SampledColumns
@@ -13,7 +14,7 @@ from mrtransfer.study.recipe.reconstruction import ReconstructionArm
 from mrtransfer.study.tasks.kspace import KspaceDomain
 from mrtransfer.study.workshop import Scores, Trained
 from mrtransfer.tasks.reconstruction.metrics import RECONSTRUCTION_METRICS, evaluate_volume
-from mrtransfer.training.precision import Precision
+from mrtransfer.training.precision import FLOAT32, Precision
 from mrtransfer.training.reconstruct import reconstruct_volume
 
 if TYPE_CHECKING:
@@ -57,6 +58,24 @@ def middle_slice(volume: KspaceVolume) -> KspaceVolume:
     """The volume without its other slices; its data range stays that of all."""
     middle, source = volume.slices // 2, volume.source
     return replace(volume, slices=1, source=lambda _, target: source(middle, target), stored_max=volume.max_value)
+
+
+def try_out(workshop: "ReconstructionWorkshop", network: ReconstructionNetwork, where: str) -> None:
+    """Reconstruct one slice of every kind of volume at each acceleration, so that what cannot be is told at once.
+
+    Raises :class:`UserError` that begins with ``where``.
+    """
+    store = workshop.target.store
+    kinds = np.concatenate([store.coils[:, None], store.matrices], axis=1)
+    for row in np.unique(kinds, axis=0, return_index=True)[1].tolist():
+        volume = middle_slice(store.volume(row))
+        for mask in workshop.target.masks(row, workshop.recipe.sampling):
+            try:
+                rebuilt(network, volume, mask, FLOAT32, workshop.device)
+            except UserError as problem:
+                raise UserError(
+                    f"{where}: {problem} ({volume.location}, {mask.acceleration:g}-fold undersampled)"
+                ) from problem
 
 
 def hardest(workshop: "ReconstructionWorkshop") -> int:
