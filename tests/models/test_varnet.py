@@ -11,9 +11,9 @@ from torch import nn
 from mrtransfer.common.errors import UserError
 from mrtransfer.models.load import load_into
 from mrtransfer.models.reconstruction import build_reconstruction_network
-from mrtransfer.models.reconstructors.varnet import central
 from mrtransfer.models.weights import apply_weights
 from mrtransfer.physics.fourier import fft2c, ifft2c
+from mrtransfer.physics.masks import centre_columns
 
 SMALL = {"cascades": 3, "channels": 4, "pools": 2, "sens_channels": 3, "sens_pools": 2}
 
@@ -302,11 +302,11 @@ def test_bfloat16_agrees_with_float32():
 def test_the_centre_is_found_in_the_columns(pattern, expected):
     """fastMRI's rule, by hand: as many to the left of W // 2 as from there on, the shorter of the two runs."""
     columns = torch.tensor([[sign == "1" for sign in pattern]])
-    found = "".join(str(int(value)) for value in central(columns, None)[0])
+    found = "".join(str(int(value)) for value in centre_columns(columns, None)[0])
     assert found == expected
 
 
 def test_a_known_centre_is_taken():
     columns = torch.ones(3, 9, dtype=torch.bool)
-    found = central(columns, torch.tensor([3, 4, 0]))
+    found = centre_columns(columns, torch.tensor([3, 4, 0]))
     assert ["".join(str(int(v)) for v in row) for row in found] == ["000111000", "000111100", "011111111"]

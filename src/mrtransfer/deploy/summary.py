@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
+from mrtransfer.common.plain import plain
 from mrtransfer.data.readers.location import Location, is_phantom
 from mrtransfer.data.volume.read import read_planes
 from mrtransfer.deploy.scans import Scan
@@ -43,17 +44,8 @@ def summarise(segmenter: Segmenter, scan: Scan, result: Segmented) -> dict[str, 
         "precision": result.precision.name,
         "warnings": _warnings(segmenter, scan, result),
     }
-    rounded: dict[str, Any] = _rounded(summary)
-    return rounded
-
-
-def _rounded(value: Any) -> Any:
-    """Numbers to a millionth, which no scan can tell apart."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return round(value, 6) if isinstance(value, float) else value
+    shown: dict[str, Any] = plain(summary)
+    return shown
 
 
 def _warnings(segmenter: Segmenter, scan: Scan, result: Segmented) -> list[str]:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.models.coil_operators import kept_columns, normal
-from mrtransfer.models.reconstructors.varnet import central
 from mrtransfer.physics.coils import adjoint, espirit
+from mrtransfer.physics.masks import centre_columns
 
 _CALIBRATION = 24  # more lines do not improve the sensitivities
 _KERNEL = 6
@@ -62,7 +62,7 @@ class ParallelImaging(nn.Module):
 
     def forward(self, kspace: Tensor, columns: Tensor, centre: Tensor | None = None) -> Tensor:
         """Magnitudes (N, H, W); arguments as in :class:`~mrtransfer.models.reconstructor.Reconstructor`."""
-        lines = central(columns, centre).sum(1).tolist()
+        lines = centre_columns(columns, centre).sum(1).tolist()
         with torch.no_grad(), torch.autocast(kspace.device.type, enabled=False):
             return torch.stack([self._magnitude(*one) for one in zip(kspace, columns, lines, strict=True)])
 

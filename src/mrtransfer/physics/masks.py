@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
@@ -101,6 +102,23 @@ def centre_lines(width: int, centre: int) -> slice:
     """Where ``centre`` low-frequency columns lie in ``width``; where they cannot lie evenly, as fastMRI puts them."""
     first = (width - centre + 1) // 2
     return slice(first, first + centre)
+
+
+def centre_columns(columns: Tensor, centre: Tensor | None) -> Tensor:
+    """Which columns (N, W) are the low frequencies, ``centre`` (N,) of them in number.
+
+    Where that is None or 0, it is found: twice the shorter of the two runs of sampled columns that begin at the middle,
+    one to either side, and at least 1.
+    """
+    width = columns.shape[-1]
+    sides = columns[:, : width // 2].flip(1), columns[:, width // 2 :]
+    left, right = (side.cumprod(dim=1).sum(dim=1) for side in sides)
+    number = (2 * torch.minimum(left, right)).clamp_min(1)
+    if centre is not None:
+        number = torch.where(centre > 0, centre, number)
+    first = ((width - number + 1) // 2)[:, None]
+    at = torch.arange(width, device=columns.device)
+    return (at >= first) & (at < first + number[:, None])
 
 
 def restrict(columns: Columns, padding: tuple[int, int] | None) -> Columns:

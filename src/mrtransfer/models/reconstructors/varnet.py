@@ -31,6 +31,7 @@ from mrtransfer.models.reconstructors import RECONSTRUCTORS
 from mrtransfer.models.stages import Stage
 from mrtransfer.physics.coils import combine, rss
 from mrtransfer.physics.fourier import ifft2c
+from mrtransfer.physics.masks import centre_columns
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -49,7 +50,7 @@ class SensitivityNet(nn.Module):
     def forward(self, kspace: Tensor, columns: Tensor, centre: Tensor | None) -> Tensor:
         """Sensitivities (N, C, H, W), whose squares add up to 1 over the coils."""
         if self.mask_centre:
-            kspace = kspace * central(columns, centre)[:, None, None, :]
+            kspace = kspace * centre_columns(columns, centre)[:, None, None, :]
         images = ifft2c(kspace)
         coils = images.flatten(0, 1)
         if self.checkpoint and torch.is_grad_enabled():
@@ -99,23 +100,6 @@ class VarNet(nn.Module):
             refined = refined + u
             v = v - weight * v + u
         return corrected(images, consistent, refined, maps, kept)
-
-
-def central(columns: Tensor, centre: Tensor | None) -> Tensor:
-    """Which columns (N, W) are the low frequencies, ``centre`` (N,) of them in number.
-
-    Where that is None or 0, it is found: twice the shorter of the two runs of sampled columns that begin at the middle,
-    one to either side, and at least 1.
-    """
-    width = columns.shape[-1]
-    sides = columns[:, : width // 2].flip(1), columns[:, width // 2 :]
-    left, right = (side.cumprod(dim=1).sum(dim=1) for side in sides)
-    number = (2 * torch.minimum(left, right)).clamp_min(1)
-    if centre is not None:
-        number = torch.where(centre > 0, centre, number)
-    first = ((width - number + 1) // 2)[:, None]
-    at = torch.arange(width, device=columns.device)
-    return (at >= first) & (at < first + number[:, None])
 
 
 def _recomputed(network: nn.Module, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mrtransfer.common.errors import UserError, unknown_name
+from mrtransfer.common.plain import plain
 from mrtransfer.study.statistics.bootstrap import Bootstrap
 from mrtransfer.study.statistics.compare import ALPHA, FEWEST_SEEDS, FEWEST_UNITS, compare_arms
 from mrtransfer.study.statistics.measures import CLASSIFICATION, Measures
@@ -13,8 +14,6 @@ from mrtransfer.study.statistics.pool import Outcome, Pool, pool
 from mrtransfer.study.statistics.saving import label_saving
 from mrtransfer.study.statistics.verdict import pair_verdict, study_verdict
 from mrtransfer.study.statistics.words import Words, count_of, sentence
-
-_DECIMALS = 6  # what differs beyond is rounding, and results must be the same bytes every time
 
 
 def analyse(
@@ -167,16 +166,3 @@ def _notes(bootstrap: Bootstrap, metrics: list[str], classes: Sequence[str] | No
             f"no verdict is possible with fewer than {FEWEST_UNITS}."
         )
     return notes
-
-
-def plain(value: Any) -> Any:
-    """``value`` with NumPy numbers made Python's, rounded to 6 decimals, and None for what is not finite."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return round(value, _DECIMALS) + 0.0 if np.isfinite(value) else None
-    return value

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrtransfer.common.plain import plain
 from mrtransfer.study.outcome import load_kept
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.recipe import Budget
-from mrtransfer.study.statistics.analysis import plain
 from mrtransfer.study.tasks.whole_cases import FALSE_POSITIVES, LESIONS, kept_detections
 from mrtransfer.tasks.segmentation.froc import FROC_RATES, FROC_RULE, Detections, Froc, froc
 

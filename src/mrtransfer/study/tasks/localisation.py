@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from mrtransfer.augment.prepare import to_input
 from mrtransfer.common.errors import UserError
+from mrtransfer.common.plain import plain
 from mrtransfer.data.masks import PreparedMasks
 from mrtransfer.models.network import Backbone
 from mrtransfer.study.outcome import load_kept
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.statistics import Outcome, analyse, table_measures
-from mrtransfer.study.statistics.analysis import plain
 from mrtransfer.study.statistics.measures import SHARE
 from mrtransfer.tasks.localisation.boxes import Box, find_in_mask
 from mrtransfer.tasks.localisation.gradcam import grad_cams, heat_maps

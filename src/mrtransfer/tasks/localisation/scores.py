@@ -10,7 +10,7 @@ An image without mask, or whose mask is empty, has nothing to point at: it has n
 heat map that is 0 everywhere points nowhere and has 0 in all of them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
@@ -62,15 +62,6 @@ def score_heat(
         "box_iou": max(found.box.overlap(lesion.box) for lesion in find_in_mask(mask)),
         "heat_inside": float(heat[inside].sum(dtype=float) / heat.sum(dtype=float)),
     }
-
-
-def mean_scores(scores: Iterable[Mapping[str, float] | None]) -> dict[str, float | int | None]:
-    """Means over the images that have scores, and ``images``, their number; None for all means where there is none."""
-    listed = [values for values in scores if values is not None]
-    means = {
-        name: float(np.mean([values[name] for values in listed])) if listed else None for name in LOCALISATION_METRICS
-    }
-    return {**means, "images": len(listed)}
 
 
 def _points_at(heat: np.ndarray, inside: np.ndarray, tolerance: float, spacing: Sequence[float] | None) -> bool:
