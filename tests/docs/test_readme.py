@@ -127,6 +127,15 @@ def test_recipes_in_the_pages_are_valid(block):
     assert recipe.question
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples_are_valid_and_the_pages_tell_of_them(path):
+    from mrtransfer.study.recipe import load_recipe
+
+    recipe = load_recipe(path, ["target.path=scans"])
+    assert recipe.question
+    assert any(path.name in page.read_text(encoding="utf-8") for page in PAGES)
+
+
 @pytest.mark.parametrize("block", [b for b in blocks("python") if not b.marks], ids=lambda block: block.page)
 def test_python_in_the_pages_runs(block, workplace, registries):
     exec(compile(block.text, block.page, "exec"), {"__name__": "snippet"})
