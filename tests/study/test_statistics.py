@@ -239,12 +239,13 @@ def test_arms_that_learn_from_no_budget_are_compared_once_and_save_nothing():
     outcomes, labels, units = study({"a": {40: 0.9}, "b": {40: 0.7}, "learns": {40: 0.6, "all": 0.8}})
     fixed = [replace(one, budget="all", labelled=400) for one in outcomes if one.arm in ("a", "b")]
     found = analyse(
-        outcomes + fixed, labels, units, metrics=("accuracy",), margin=0.01, compare=[("a", "b"), ("a", "learns")],
-        resamples=400,
+        outcomes + fixed, labels, units, metrics=("accuracy",), margin=0.01, resamples=400,
+        compare=[("a", "b"), ("a", "learns"), ("learns", "b")],
     )  # fmt: skip
-    compared = [(entry["a"], entry["b"], entry["budget"]) for entry in found["comparisons"]]
-    assert compared == [("a", "b", "all"), ("a", "learns", 40), ("a", "learns", "all")]
-    assert found["design"]["comparisons"] == 3
+    compared = [(entry["a"], entry["b"], entry["budget"], entry["labelled"]) for entry in found["comparisons"]]
+    assert compared[:3] == [("a", "b", "all", 0), ("a", "learns", 40, 40), ("a", "learns", "all", 400)]
+    assert found["design"]["comparisons"] == 5
+    assert "with no labelled subjects, a" in found["verdict"]["sentence"]
     assert [(one["a"], one["b"]) for one in found["label_saving"]] == [("a", "learns")]
 
 

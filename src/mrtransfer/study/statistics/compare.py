@@ -47,7 +47,7 @@ def _difference(bootstrap: Bootstrap, a: str, b: str, budget: Budget, metric: st
         "a": a,
         "b": b,
         "budget": budget,
-        "labelled": pool.labelled[cells[0]],
+        "labelled": pool.labelled[cells[0]] if pool.spends(a) or pool.spends(b) else 0,
         "metric": metric,
         "seeds": len(seeds),
     }

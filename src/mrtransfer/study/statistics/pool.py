@@ -68,6 +68,10 @@ class Pool:
             if seed in first
         )
 
+    def spends(self, arm: str) -> bool:
+        """Whether ``arm`` may owe its scores to labels: not where it has the same ones at all of several budgets."""
+        return len(self.budgets(arm)) < 2 or self.learns(arm)
+
     def seeds(self, *cells: Cell) -> list[int]:
         """Seeds that every one of ``cells`` has, rising."""
         return sorted(set.intersection(*(set(self.runs[cell]) for cell in cells)))
