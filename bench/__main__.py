@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("label_budgets", "fine_tuning", "memory", "patches", "sliding", "distributed")
+NAMES = ("label_budgets", "fine_tuning", "memory", "patches", "sliding", "distributed", "varnet", "mraugment")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -55,6 +55,17 @@ def test_a_clear_gain_helps_and_the_first_sentence_says_by_how_much():
     assert f"{100 * entry['difference']:.1f} points of accuracy (95 % interval {100 * entry['low']:.1f} to" in sentence
 
 
+@pytest.mark.parametrize(("metric", "seeds"), [("accuracy", 1), ("loss", 3)])
+def test_a_single_unit_has_scores_but_no_intervals(metric, seeds):
+    outcomes, labels, _ = study({"a": {40: 0.9}, "b": {40: 0.6}}, n=50, seeds=seeds)
+    one = np.zeros(50, dtype=int)
+    found = analyse(outcomes, labels, one, main=metric, metrics=[metric], margin=0.01, compare=[("a", "b")])
+    for estimate in (found["arms"][0]["metrics"][metric] | {"p": None}, found["comparisons"][0]):
+        assert (estimate["low"], estimate["high"], estimate["p"]) == (None, None, None)
+    assert found["comparisons"][0]["difference"] is not None
+    assert "only 1 independent test unit;" in found["verdict"]["sentence"]
+
+
 def test_exchanging_the_arms_mirrors_everything():
     curves = {"a": {40: 0.9}, "b": {40: 0.6}}
     one = analysed(curves)["comparisons"][0]

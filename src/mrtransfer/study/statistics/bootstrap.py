@@ -73,13 +73,16 @@ class Bootstrap:
         return np.einsum("bs,sb->b", self.seed_weights(len(values)), values)
 
     def estimate(self, values: np.ndarray, metric: str, *, difference: bool = False) -> Estimate:
-        """Mean over seeds of ``values`` (S, 1 + B) with its interval, clipped to what the metric can be."""
+        """Mean over seeds of ``values`` (S, 1 + B) with its interval, clipped to what the metric can be.
+
+        A single unit says nothing of others: there is no interval then.
+        """
         units = self.pool.unit_count
         per_seed = values[:, 0]
         value = float(per_seed.mean())
         draws = self.mean(values)[1:]
         usable = np.isfinite(draws)
-        if not np.isfinite(value) or usable.mean() < 0.5:
+        if not np.isfinite(value) or units < 2 or usable.mean() < 0.5:
             return Estimate(value, np.nan, np.nan, np.nan, np.nan, draws, per_seed)
         draws = draws[usable] - draws[usable].mean()
         error, degrees = _standard_error(values, units)

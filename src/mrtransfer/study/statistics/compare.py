@@ -7,6 +7,7 @@ from scipy import stats
 
 from mrtransfer.study.statistics.bootstrap import Bootstrap, Estimate
 from mrtransfer.study.statistics.pool import Budget
+from mrtransfer.study.statistics.words import count_of
 
 Verdict = Literal["helps", "hurts", "no meaningful difference", "too little data to say"]
 ALPHA = 0.05
@@ -84,10 +85,11 @@ def judge(entry: dict[str, Any], margin: float, units: int, sign: int) -> tuple[
     * ``no meaningful difference``: the whole interval lies inside the margin, significant or not;
     * ``too little data to say``: everything else, and every design with fewer than two shared seeds or six units.
     """
+    if units < FEWEST_UNITS:
+        test_units = count_of(units, "independent test unit")
+        return "too little data to say", f"only {test_units}; at least {FEWEST_UNITS} are needed"
     if entry["seeds"] < FEWEST_SEEDS:
         return "too little data to say", "fewer than two seeds, so nothing is known of the chance in training"
-    if units < FEWEST_UNITS:
-        return "too little data to say", f"only {units} independent test units; at least {FEWEST_UNITS} are needed"
     low, high = entry["low"], entry["high"]
     if not (np.isfinite(low) and np.isfinite(high)):
         return "too little data to say", "the metric is undefined on these test samples"
