@@ -66,6 +66,13 @@ def test_a_single_unit_has_scores_but_no_intervals(metric, seeds):
     assert "only 1 independent test unit;" in found["verdict"]["sentence"]
 
 
+@pytest.mark.parametrize(("topic", "within"), [("Transfer", "transfer"), ("MR-specific care", "MR-specific care")])
+def test_within_a_sentence_only_words_lose_their_capital(topic, within):
+    outcomes, labels, units = study({"a": {40: 0.7}, "b": {40: 0.7}}, n=30)
+    found = analyse(outcomes, labels, units, metrics=("accuracy",), margin=0.001, compare=[("a", "b")], topic=topic)
+    assert found["verdict"]["sentence"].startswith(f"Too little data to say whether {within} helps")
+
+
 def test_exchanging_the_arms_mirrors_everything():
     curves = {"a": {40: 0.9}, "b": {40: 0.6}}
     one = analysed(curves)["comparisons"][0]

@@ -59,9 +59,10 @@ def _opening(kind: Verdict, mixed: bool, topic: str) -> str:
             if kind == "helps"
             else (f"{topic} hurts with few labels and helps with more")
         )
+    within = topic if topic[1:2].isupper() else topic[:1].lower() + topic[1:]  # MR-specific keeps its capitals
     return {
         "helps": f"{topic} helps",
         "hurts": f"{topic} hurts",
         "no meaningful difference": f"{topic} makes no meaningful difference",
-        "too little data to say": f"Too little data to say whether {topic[:1].lower()}{topic[1:]} helps",
+        "too little data to say": f"Too little data to say whether {within} helps",
     }[kind]
