@@ -1,12 +1,12 @@
 """A reconstruction study from recipe to verdict: whole volumes scored at every acceleration, a model and a report."""
 
 import json
-import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from pages import assert_loads_nothing
 from tiny_reconstruction import PHANTOM, TINY, VARNET, changed
 from tiny_segmentation import laid_out, one_run
 
@@ -186,13 +186,7 @@ class TestReport:
         assert "Rendered, not scanned" in page
 
     def test_it_loads_nothing_from_elsewhere(self, reconstructed):
-        page = reconstructed.report.read_text()
-        assert set(re.findall(r"https?://[^\s\"']+", page)) <= {
-            "http://www.w3.org/2000/svg",
-            "http://www.w3.org/1999/xlink",
-        }
-        for link in re.findall(r'(?:src|href)="([^"]*)"', page):
-            assert link.startswith(("#", "data:image/"))
+        assert_loads_nothing(reconstructed.report.read_text())
 
     def test_it_can_be_drawn_again(self, reconstructed, tmp_path):
         folder = shutil.copytree(reconstructed.folder, tmp_path / "study")

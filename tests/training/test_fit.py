@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from states import KilledError, kill_after, same, state_of
 
 from mrtransfer.augment.image import Augment
 from mrtransfer.common.errors import UserError
@@ -35,14 +36,6 @@ def scans(seed=0, count=60, size=32):
 def model(head="linear", seed=0):
     backbone = build_network("cbr_tiny", seed=seed)
     return backbone, build_head(head, backbone.features, 3, seed=seed)
-
-
-def state_of(*modules):
-    return [tensor.clone() for module in modules for tensor in module.state_dict().values()]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def run(settings, *, validation=VALIDATION, rows=TRAIN, modules=None, **options):
@@ -104,20 +97,6 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_global_generator_and_an
     three, _ = run(settings, augment=augment, seed=4)
     assert same(state_of(*one), state_of(*two))
     assert not same(state_of(*one), state_of(*three))
-
-
-class KilledError(Exception):
-    pass
-
-
-def kill_after(steps):
-    left = iter(range(steps))
-
-    def advance(_):
-        if next(left, None) is None:
-            raise KilledError
-
-    return advance
 
 
 @pytest.mark.parametrize("killed_at", [[2], [9], [5, 6], [3, 8, 1]])

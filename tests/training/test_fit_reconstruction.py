@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from kspace_volumes import kspace_of, store_of
+from states import KilledError, kill_after, same, state_of
 
 from mrtransfer.augment.kspace import MRAugment
 from mrtransfer.common.errors import UserError
@@ -65,14 +66,6 @@ def task_of(volumes, settings=None, *, rows=TRAIN, augment=None, seed=0):
     method = parse_method({"name": "scratch", "batch": 1, **(settings or {})})
     loss = build_loss().weights
     return ReconstructionTask(method, rows, VALIDATION, seed, FLOAT32, volumes, SAMPLING, loss, augment)
-
-
-def state_of(network):
-    return [tensor.clone() for tensor in network.state_dict().values()]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def scores_of(network, volumes, rows):
@@ -288,20 +281,6 @@ class TestWhatTheNetworkSees:
         network, result = run(volumes, {"epochs": 1}, rows=np.array([0]), validation=np.array([1]))
         own = evaluate_volume(reconstruct_volume(network, volumes.volume(1)), images, volumes.volume(1).max_value)
         assert result.curves[1]["validation_ssim"] == pytest.approx(own["ssim"], abs=1e-6)
-
-
-class KilledError(Exception):
-    pass
-
-
-def kill_after(steps):
-    left = iter(range(steps))
-
-    def advance(_):
-        if next(left, None) is None:
-            raise KilledError
-
-    return advance
 
 
 class TestResuming:

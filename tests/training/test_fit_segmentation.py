@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from states import KilledError, kill_after, same, state_of
 
 from mrtransfer.augment.volume import VolumeAugment
 from mrtransfer.common.errors import UserError
@@ -61,14 +62,6 @@ def run(data, settings=None, *, modules=None, rows=TRAIN, validation=VALIDATION,
         *modules, method, data.cases, rows, validation, plan=data.plan, labels=data.labels, loss=loss, **options
     )
     return modules, result
-
-
-def state_of(*modules):
-    return [tensor.clone() for module in modules for tensor in module.state_dict().values()]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("loss", ["dice_ce", "region"])
@@ -133,20 +126,6 @@ def test_an_epoch_is_one_visit_to_every_training_case_unless_steps_say_otherwise
     seen.clear()
     run(volumes, {"steps": 5}, advance=seen.append)
     assert seen == [2] * 10
-
-
-class KilledError(Exception):
-    pass
-
-
-def kill_after(steps):
-    left = iter(range(steps))
-
-    def advance(_):
-        if next(left, None) is None:
-            raise KilledError
-
-    return advance
 
 
 @pytest.mark.parametrize("killed_at", [[2], [4, 5], [3, 1, 7]])

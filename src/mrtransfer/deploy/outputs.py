@@ -1,6 +1,7 @@
 """What predictions into a folder share: the folder, and what is told at the end."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -8,8 +9,10 @@ from typing import Any
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import writing
+from mrtransfer.common.progress import progress
 from mrtransfer.data.readers.location import Location, is_phantom
 from mrtransfer.deploy.scans import Scan
+from mrtransfer.training.precision import Precision, Requested
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,32 @@ class Finished:
 
     summaries: list[dict[str, Any]]
     problems: list[str]
+
+
+def apply_to_each(
+    scans: Sequence[Scan],
+    work: Callable[[Scan, Precision | Requested], tuple[Precision, Callable[[], dict[str, Any]]]],
+    doing: str,
+    precision: Requested,
+) -> Finished:
+    """Do ``work`` for one scan after another, and write each as soon as it is done.
+
+    ``work`` returns the setting that it computed in, which goes for all further scans, and what writes the scan's files
+    and returns its summary. A scan for which it raises :class:`UserError` is left out; one in writing ends everything.
+    """
+    chosen: Precision | Requested = precision
+    summaries, problems = [], []
+    bar = progress(doing, len(scans)) if len(scans) > 1 else nullcontext(lambda n: None)
+    with bar as advance:
+        for scan in scans:
+            try:
+                chosen, write = work(scan, chosen)
+            except UserError as problem:
+                problems.append(str(problem))
+            else:
+                summaries.append(write())
+            advance(1)
+    return Finished(summaries, problems)
 
 
 def output_folder(out: Path, scans: Iterable[Scan], holds: str) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from contextlib import nullcontext
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mrtransfer.data.volume import write_volume
 from mrtransfer.deploy.contact_sheet import contact_sheet
 from mrtransfer.deploy.kspace_scans import OWN, find_kspace
 from mrtransfer.deploy.kspace_summary import summarise_reconstruction
-from mrtransfer.deploy.outputs import Finished, output_folder
+from mrtransfer.deploy.outputs import Finished, apply_to_each, output_folder
 from mrtransfer.deploy.predict import model_folder
 from mrtransfer.deploy.reconstructor import Reconstructed, TrainedReconstructor, as_option
 from mrtransfer.deploy.scans import Scan
@@ -63,23 +63,13 @@ def reconstruct_scans(
     found = find_kspace(scans)
     target = output_folder(Path(out), found, "images")
     device = choose_device(device)
-    chosen: Precision | None = None
-    summaries, problems = [], []
-    bar = progress("reconstructing", len(found)) if len(found) > 1 else nullcontext(lambda n: None)
-    with bar as advance:
-        for scan in found:
-            try:
-                result = reconstruct_scan(
-                    reconstructor, scan, sampling, device=device, precision=chosen or precision, scans=len(found)
-                )
-                summary = summarise_reconstruction(reconstructor, scan, result, sampling)
-            except UserError as problem:
-                problems.append(str(problem))
-            else:
-                chosen = result.precision
-                summaries.append(_write(scan, result, summary, target))
-            advance(1)
-    return Finished(summaries, problems)
+
+    def work(scan: Scan, precision: Precision | Requested) -> tuple[Precision, partial[dict[str, Any]]]:
+        result = reconstruct_scan(reconstructor, scan, sampling, device=device, precision=precision, scans=len(found))
+        summary = summarise_reconstruction(reconstructor, scan, result, sampling)
+        return result.precision, partial(_write, scan, result, summary, target)
+
+    return apply_to_each(found, work, "reconstructing", precision)
 
 
 def reconstruct_scan(

@@ -1,7 +1,7 @@
 """Apply a segmentation model to new scans, prepared exactly as those it was trained on."""
 
 from collections.abc import Iterable
-from contextlib import nullcontext
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,13 @@ import pandas as pd
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import digest, write_json
-from mrtransfer.common.progress import progress
 from mrtransfer.data.cases.prepare import prepare_case
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.readers import SUFFIXES, suffix
 from mrtransfer.data.readers.location import Location, is_phantom
 from mrtransfer.data.volume import Case, read_case, write_volume
 from mrtransfer.data.volume.case import COLOURS
-from mrtransfer.deploy.outputs import Finished, output_folder
+from mrtransfer.deploy.outputs import Finished, apply_to_each, output_folder
 from mrtransfer.deploy.overlay import overlay, write_png
 from mrtransfer.deploy.predict import model_folder
 from mrtransfer.deploy.scans import Scan, find_scans
@@ -54,20 +53,12 @@ def segment_scans(
     found = find_scans(scans, segmenter.channels)
     target = output_folder(Path(out), found, "masks")
     device = choose_device(device)
-    chosen: Precision | None = None
-    summaries, problems = [], []
-    bar = progress("segmenting", len(found)) if len(found) > 1 else nullcontext(lambda n: None)
-    with bar as advance:
-        for scan in found:
-            try:
-                result = segment_scan(segmenter, scan, device=device, precision=chosen or precision, scans=len(found))
-            except UserError as problem:
-                problems.append(str(problem))
-            else:
-                chosen = result.precision
-                summaries.append(_write(segmenter, scan, result, target))
-            advance(1)
-    return Finished(summaries, problems)
+
+    def work(scan: Scan, precision: Precision | Requested) -> tuple[Precision, partial[dict[str, Any]]]:
+        result = segment_scan(segmenter, scan, device=device, precision=precision, scans=len(found))
+        return result.precision, partial(_write, segmenter, scan, result, target)
+
+    return apply_to_each(found, work, "segmenting", precision)
 
 
 def segment_scan(
