@@ -230,6 +230,15 @@ class TestSettings:
         assert len(seen) == 4
         assert all("knee" in name for name in seen)
 
+    @pytest.mark.slow
+    def test_without_validation_the_arm_that_is_asked_about_is_handed_over(self, tmp_path):
+        target = {**PHANTOM, "subjects": 3, "split": {"test": 1}}
+        arms = {name: TINY["arms"][name] for name in ("zero-filled", "L1-wavelet")}
+        for asked, other in (("L1-wavelet", "zero-filled"), ("zero-filled", "L1-wavelet")):
+            recipe = parse_recipe(changed(target=target, source=None, arms=arms, compare=[[asked, other]]))
+            finished = Study(recipe).run(tmp_path / "study")
+            assert finished.results["model"]["arm"] == asked
+
     def test_masks_names_and_augmentation_are_part_of_what_a_run_is(self, reconstruction, reconstructed):
         plan, _ = reconstruction
         key = one_run(plan, "scratch").key

@@ -15,10 +15,11 @@ from mrtransfer.study.workshop import AnyWorkshop, Scores
 def best_arm(plan: Plan, workshop: AnyWorkshop) -> str:
     """The arm with the best mean validation score at the largest budget; the test sets have no say.
 
-    Without validation rows the first arm of the recipe is taken.
+    Without validation rows it is the arm that the recipe asks about, the first of its ``compare``; or its first arm.
     """
     recipe = workshop.recipe
-    scores: dict[str, list[float]] = {name: [] for name in recipe.arms}
+    asked_about = [pair[0] for pair in recipe.compare[:1]]
+    scores: dict[str, list[float]] = {name: [] for name in (*asked_about, *recipe.arms)}
     sign = workshop.measures.sign(recipe.metric)
     for run in plan.runs:
         if run.budget == recipe.budgets[-1]:
