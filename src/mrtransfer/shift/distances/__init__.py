@@ -1,0 +1,5 @@
+"""Distances: one file each. A distance is a :class:`~mrtransfer.shift.distance.Distance` whose fields are its settings."""
+
+from mrtransfer.common.registry import Registry
+
+DISTANCES = Registry("distance", "mrtransfer.shift.distances")
