@@ -1,1 +1,1 @@
-"""How far apart two domains are: tables of features, distances with their uncertainty over subjects, transferability."""
+"""How far apart two domains are, how sure that is, and whether transfer will pay."""

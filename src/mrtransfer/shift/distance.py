@@ -22,10 +22,8 @@ _ROUNDING = 1e-9  # relative: values that differ by less are one value, computed
 class Prepared(ABC):
     """One distance between two given tables, ready to meet other labellings of the same parts."""
 
-    @property
-    @abstractmethod
-    def value(self) -> float:
-        """The observed distance."""
+    value: float
+    """The observed distance."""
 
     @abstractmethod
     def relabelled(self, first: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Distances: one file each. A distance is a :class:`~mrtransfer.shift.distance.Distance` whose fields are its settings."""
+"""Distances: one file each, a :class:`~mrtransfer.shift.distance.Distance` whose fields are its settings."""
 
 from mrtransfer.common.registry import Registry
 
