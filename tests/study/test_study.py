@@ -45,8 +45,16 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return Study.from_recipe(TINY).run(tmp_path_factory.mktemp("study"))
+def told():
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, told):
+    def answered(early):
+        told.append((early.verdict, early.report.read_text(), early.model.exists()))
+
+    return Study.from_recipe(TINY).run(tmp_path_factory.mktemp("study"), answered=answered)
 
 
 def planned(recipe, folder):
@@ -68,6 +76,15 @@ def test_the_results_say_verdict_arms_comparisons_and_the_model(finished):
     assert accuracy["low"] <= accuracy["mean"] <= accuracy["high"]
     assert results["model"]["arm"] in TINY["arms"]
     assert len(results["runs"]) == 4 * 2 * 2 * 2  # arms × folds × budgets × seeds
+
+
+def test_verdict_and_report_do_not_wait_for_the_model_that_is_handed_over(finished, told):
+    verdict, page, model_was_there = told.pop()
+    assert not told
+    assert verdict == finished.verdict
+    assert TINY["question"] in page
+    assert finished.model.is_dir()
+    assert not model_was_there
 
 
 def test_report_and_table_are_written(finished):

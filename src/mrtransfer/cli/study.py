@@ -10,7 +10,7 @@ from mrtransfer.cli.show import print_json
 from mrtransfer.common.progress import be_quiet
 
 if TYPE_CHECKING:
-    from mrtransfer.study.run import Study
+    from mrtransfer.study.run import Finished, Study
 
 
 def command(
@@ -54,7 +54,13 @@ def command(
 
 def run_and_say(study: "Study", out: Path, json: bool, *, devices: int = 1, trace: bool = False) -> None:
     """Run the study into ``out`` and print its verdict, or all its results as JSON."""
-    finished = study.run(out, devices=devices, trace=trace)
+
+    def answered(finished: "Finished") -> None:
+        if not json:
+            sentence = f"answered, see {finished.report}; now the model that is handed over learns from all labels"
+            Console(stderr=True, highlight=False).print(sentence, markup=False, soft_wrap=True, style="dim")
+
+    finished = study.run(out, devices=devices, trace=trace, answered=answered)
     if json:
         print_json({**finished.results, "folder": str(finished.folder), "report": str(finished.report)})
         return

@@ -1,6 +1,7 @@
 """A study from recipe to verdict: the one class that the command line and a notebook use."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,19 @@ class Study:
         return cls(load_recipe(path), Path(folder))
 
     def run(
-        self, folder: str | Path | None = None, device: str = "auto", *, devices: int = 1, trace: bool = False
+        self,
+        folder: str | Path | None = None,
+        device: str = "auto",
+        *,
+        devices: int = 1,
+        trace: bool = False,
+        answered: Callable[[Finished], None] = lambda _: None,
     ) -> Finished:
         """Carry the study out in ``folder``, or go on with it there; what is done already is not done again.
 
         ``devices``: processes that share every batch of a training (leave it out under ``torchrun`` or ``srun``).
         ``trace``: traces and tables of times of the first training of every arm go to ``traces`` in the folder.
+        ``answered`` is called when verdict and report are there and only the model to hand over is still to be trained.
         """
         watch = Stopwatch()
         self.folder = Path(folder or self.folder or Path("studies") / self.recipe.name)
@@ -100,12 +108,11 @@ class Study:
             execute(plan, workshop, advance)
         with watch.measure("statistics"):
             results = self._results(workshop, plan)
-        with watch.measure("best model"):
+        self._hand_over(workshop, plan, results, watch)
+        answered(Finished(self.folder, results))
+        with watch.measure("best model"), progress("Model on all labels"):
             results["model"] = train_final(best_arm(plan, workshop), plan, workshop, results)
-        # in the order of the recipe and the metrics, so that the report can be drawn again as it was
-        write_json(self.folder / "results.json", results, sort=False)
-        self._keep_environment(plan, watch)
-        self._draw(workshop, plan, results)
+        self._hand_over(workshop, plan, results, watch)
         return Finished(self.folder, results)
 
     def report(self) -> Path:
@@ -160,6 +167,14 @@ class Study:
             **workshop.findings(plan),
             "runs": plan.to_json()["runs"],
         }
+
+    def _hand_over(self, workshop: AnyWorkshop, plan: Plan, results: dict[str, Any], watch: "Stopwatch") -> None:
+        """Write the results, what they were computed on, and the report."""
+        assert self.folder is not None
+        # in the order of the recipe and the metrics, so that the report can be drawn again as it was
+        write_json(self.folder / "results.json", results, sort=False)
+        self._keep_environment(plan, watch)
+        self._draw(workshop, plan, results)
 
     def _draw(self, workshop: AnyWorkshop, plan: Plan, results: dict[str, Any]) -> Path:
         assert self.folder is not None
