@@ -1,52 +1,69 @@
-"""Where in a slice there is anatomy: what is brighter than the darkest corner of the picture."""
+"""Where in a slice there is anatomy: Otsu's threshold on the logarithm of the signal, holes filled."""
 
 import numpy as np
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import binary_fill_holes, label, uniform_filter
 
 from mrtransfer.data.volume.frame import background_values
 
-_CORNER = 16  # the corners looked at are a sixteenth of a picture's side
-_LEAST = 0.02  # a smaller part of the picture is rather noise, or the whole picture is anatomy
+_FLOOR = 0.01  # of the bright end; what is darker is certainly no tissue
+_BRIGHT = 99.5  # percentile
+_BINS = 128
+_SPECK = 0.05  # separate pieces smaller than this part of the largest are noise and lettering
+_LEAST = 0.02  # of the picture; less is no anatomy either
 
 
 def foreground(images: np.ndarray) -> np.ndarray:
-    """bool (N, H, W): anatomy in any channel of ``images`` (N, C, H, W); all of a picture in which nothing stands out.
+    """bool (N, H, W): the silhouette of the anatomy in any channel of ``images`` (N, C, H, W).
 
-    See :func:`brighter_than_corners`.
+    All of a picture in which nothing stands out. The logarithm makes a bright lesion or bright fat one of many bright
+    things, so that the threshold lies between air and the darkest tissue; filled holes make dark fluid and bone part of
+    the silhouette, which so hardly depends on the threshold, and not on the scale of intensities.
     """
-    inside = brighter_than_corners(images)
-    inside[inside.mean(axis=(1, 2)) < _LEAST] = True
-    return inside
-
-
-def brighter_than_corners(images: np.ndarray) -> np.ndarray:
-    """bool (N, H, W): brighter than all of the darkest corner in any channel, after a majority filter of 3 × 3.
-
-    A frame of one value (padding, a brain that was cut out) is left aside before corners are looked at. Only the order
-    of intensities counts, so the answer is the same after any strictly increasing change of them, such as a scale or a
-    gamma curve.
-    """
-    found = np.zeros((len(images), *images.shape[2:]), bool)
+    found = np.empty((len(images), *images.shape[2:]), bool)
     for image, out in zip(images, found, strict=True):
-        box = _framed(image)
-        part = image[(slice(None), *box)]
-        if part.size:
-            bright = (part > _darkest_corner(part)[:, None, None]).any(axis=0)
-            out[box] = uniform_filter(bright.astype(np.float32), 3, mode="nearest") > 0.5
+        above = np.zeros(image.shape[1:], bool)
+        for signal in signals(image):
+            above |= signal > air_threshold(signal)
+        out[...] = _silhouette(above)
     return found
 
 
-def _framed(image: np.ndarray) -> tuple[slice, slice]:
-    """The smallest box of (C, H, W) outside of which every channel has its background's value."""
-    different = (image != background_values(image[..., None])[:, None, None]).any(axis=0)
-    rows, columns = (np.flatnonzero(different.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+def signals(image: np.ndarray) -> np.ndarray:
+    """How far each value of ``image`` (C, …) is from air: from the value in all its corners, or from 0 or below."""
+    places = image.reshape(*image.shape, *[1] * (4 - image.ndim))
+    air, lowest = background_values(places), image.reshape(len(image), -1).min(axis=1)
+    # Corners that differ are noise around 0, or the image's values do not start at 0.
+    air = np.where(places[:, 0, 0, 0] == air, air, np.minimum(air, lowest))
+    return np.abs(image - air.reshape(-1, *[1] * (image.ndim - 1)))
 
 
-def _darkest_corner(part: np.ndarray) -> np.ndarray:
-    """(C,) the largest value of the corner whose largest value is smallest."""
-    side = max(1, min(part.shape[1:]) // _CORNER)
-    ends = (slice(None, side), slice(-side, None))
-    return np.min([part[:, rows, columns].max(axis=(1, 2)) for rows in ends for columns in ends], axis=0)
+def air_threshold(signal: np.ndarray) -> float:
+    """The signal that best divides air from tissue: Otsu 1979 on its logarithm; infinite where there is no signal.
+
+    It follows any scale of ``signal`` exactly.
+    """
+    bright = float(np.percentile(signal, _BRIGHT))
+    if bright <= 0:
+        return float("inf") if signal.max() <= 0 else 0.0
+    logarithm = np.log(np.clip(signal / bright, _FLOOR, 1))
+    counts, edges = np.histogram(logarithm, _BINS, range=(np.log(_FLOOR), 0.0))
+    share = counts / counts.sum()
+    below = np.cumsum(share)[:-1]
+    centres = (edges[:-1] + edges[1:]) / 2
+    moment = np.cumsum(share * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (moment[-1] * below - moment[:-1]) ** 2 / (below * (1 - below))
+    between = np.nan_to_num(between, nan=-1.0, posinf=-1.0)
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))  # an empty gap has one value all over: its middle
+    return bright * float(np.exp(edges[1 + best].mean()))
+
+
+def _silhouette(above: np.ndarray) -> np.ndarray:
+    """The large pieces of a noisy mask (H, W), without holes; everything where there are none."""
+    smooth = uniform_filter(above.astype(np.float32), 3, mode="nearest") > 0.5
+    pieces, count = label(binary_fill_holes(smooth))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    if sizes.max() < _LEAST * above.size:
+        return np.ones_like(above)
+    return np.asarray((sizes >= _SPECK * sizes.max())[pieces])

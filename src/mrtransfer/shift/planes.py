@@ -20,7 +20,7 @@ from mrtransfer.data.threads import in_threads
 from mrtransfer.data.volume import Case, background_values, make_frame
 from mrtransfer.data.volume.resample import resample
 from mrtransfer.data.volume.volume import spacing_of
-from mrtransfer.shift.foreground import brighter_than_corners
+from mrtransfer.shift.foreground import air_threshold, signals
 
 _SHOWN = 0.1  # planes with less anatomy than this part of the fullest plane's are the ends of the body part
 _LISTED = 50  # unusable volumes that are named
@@ -78,11 +78,16 @@ def _of_case(manifest: Manifest, row: int, case: Case, slices: int, size: int) -
     volume = frame.image_to_prepared(case.image)
     # From (C, right, anterior, superior) to axial planes as a radiologist sees them: anterior on top, right on the left
     planes = np.ascontiguousarray(volume[:, ::-1, ::-1].transpose(3, 0, 2, 1))
-    share = brighter_than_corners(planes).mean(axis=(1, 2))
+    share = _anatomy(volume).mean(axis=(0, 1))
     shown = np.flatnonzero(share >= _SHOWN * share.max())
     x, y, _ = spacing_of(frame.prepared_affine)
     chosen = planes[spread(int(shown[0]), int(shown[-1]) + 1, slices)]
     return _on_grid(chosen, (y, x), size, background_values(volume))
+
+
+def _anatomy(volume: np.ndarray) -> np.ndarray:
+    """bool (x, y, z): signal above that of air in any channel of (C, x, y, z)."""
+    return np.any([signal > air_threshold(signal) for signal in signals(volume)], axis=0)
 
 
 def _pixel_size(manifest: Manifest, row: int) -> tuple[float, float]:
