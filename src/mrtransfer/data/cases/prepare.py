@@ -7,6 +7,7 @@ import numpy as np
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.cases.normalise import normalised
 from mrtransfer.data.cases.plan import SegmentationPlan
+from mrtransfer.data.harmoniser import FittedHarmoniser
 from mrtransfer.data.volume import Case, Frame, make_frame, nonzero_crop
 from mrtransfer.data.volume.volume import spacing_of
 
@@ -26,11 +27,11 @@ class Prepared:
     """From the case's own grid to this one, and back."""
 
 
-def prepare_case(case: Case, plan: SegmentationPlan) -> Prepared:
-    """Crop, normalise and resample ``case``.
+def prepare_case(case: Case, plan: SegmentationPlan, harmonise: FittedHarmoniser | None = None) -> Prepared:
+    """Crop, harmonise where asked, normalise and resample ``case``.
 
     Normalised before it is resampled, so that what is blurred at the border of a brain that was cut out does not count.
-    Raises :class:`UserError` where the plan is for another number of channels.
+    Raises :class:`UserError` where the plan or the harmoniser is for another number of channels.
     """
     if len(case.image) != len(plan.normalise):
         raise UserError(
@@ -38,7 +39,8 @@ def prepare_case(case: Case, plan: SegmentationPlan) -> Prepared:
             f"{len(plan.normalise)}; both must agree"
         )
     frame = case_frame(case.image, case.affine, plan)
-    image = frame.image_to_prepared(normalised(case.image, plan.normalise))
+    raw = case.image if harmonise is None else harmonise(case.image)
+    image = frame.image_to_prepared(normalised(raw, plan.normalise))
     return Prepared(image, None if case.mask is None else frame.mask_to_prepared(case.mask), frame)
 
 

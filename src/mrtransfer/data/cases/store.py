@@ -16,6 +16,7 @@ from mrtransfer.data.cases.normalise import padding_values
 from mrtransfer.data.cases.plan import SegmentationPlan
 from mrtransfer.data.cases.prepare import prepare_case
 from mrtransfer.data.cases.reading import each_case, labels_of, meaning, pixel_sizes
+from mrtransfer.data.harmoniser import FittedHarmoniser
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.stored import META, Sources, open_or_build
 from mrtransfer.data.volume import Case, Frame
@@ -126,21 +127,30 @@ def _starts(sizes: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def open_cases(manifest: Manifest, plan: SegmentationPlan, directory: str | Path) -> CaseStore:
+def open_cases(
+    manifest: Manifest,
+    plan: SegmentationPlan,
+    directory: str | Path,
+    *,
+    harmonise: FittedHarmoniser | None = None,
+) -> CaseStore:
     """Open the prepared cases of ``manifest`` in ``directory``, building them where they are absent or out of date.
 
     A store is named by what defines it: what of ``plan`` changes voxels (``spacing``, ``crop``, ``normalise``), the
-    meaning of the masks, and every file's path, size and times of change. Few cases are in memory at once while it is
-    built. Raises one :class:`UserError` that names all cases that cannot be used.
+    meaning of the masks, and every file's path, size and times of change; and ``harmonise``, with what it has learned,
+    where cases are harmonised before they are normalised. Few cases are in memory at once while it is built. Raises one
+    :class:`UserError` that names all cases that cannot be used.
     """
-    options = {
+    options: dict[str, Any] = {
         "format": FORMAT,
         "data_key": plan.data_key,
         "labels": meaning(manifest),
         "pixel_sizes": digest(pixel_sizes(manifest)),
     }
+    if harmonise is not None:
+        options["harmonise"] = harmonise.to_json()
     sources = Sources.of(manifest, options, masks=True)
-    return open_or_build(sources, directory, _opened, lambda folder: _build(manifest, plan, folder))
+    return open_or_build(sources, directory, _opened, lambda folder: _build(manifest, plan, harmonise, folder))
 
 
 def _opened(folder: Path, meta: dict[str, Any]) -> CaseStore | None:
@@ -183,7 +193,9 @@ class _Stored(NamedTuple):
     described: dict[str, Any]
 
 
-def _build(manifest: Manifest, plan: SegmentationPlan, folder: Path) -> dict[str, Any]:
+def _build(
+    manifest: Manifest, plan: SegmentationPlan, harmonise: FittedHarmoniser | None, folder: Path
+) -> dict[str, Any]:
     """Write the files, case after case; not through a memory map, in which a full disk kills the process."""
     if not len(manifest):
         raise UserError(f"{manifest.name}: there are no cases to prepare")
@@ -194,7 +206,7 @@ def _build(manifest: Manifest, plan: SegmentationPlan, folder: Path) -> dict[str
     with ExitStack() as stack:
         files = [stack.enter_context(open(folder / name, "wb")) for name in (_IMAGES, _MASKS, _POINTS)]
         every = range(len(manifest))
-        for case in each_case(manifest, every, lambda _, case: _stored(case, plan, classes), "preparing"):
+        for case in each_case(manifest, every, lambda _, case: _stored(case, plan, harmonise, classes), "preparing"):
             for file, arrays in zip(files, case.arrays, strict=True):
                 for array in arrays:
                     file.write(array.data)
@@ -206,8 +218,8 @@ def _build(manifest: Manifest, plan: SegmentationPlan, folder: Path) -> dict[str
     return {**columns, "channels": list(channels), "content": content}
 
 
-def _stored(case: Case, plan: SegmentationPlan, classes: int) -> _Stored:
-    prepared = prepare_case(case, plan)
+def _stored(case: Case, plan: SegmentationPlan, harmonise: FittedHarmoniser | None, classes: int) -> _Stored:
+    prepared = prepare_case(case, plan, harmonise)
     image = prepared.image.astype(np.float16)  # a z-score is at most the square root of the number of voxels
     masks = [] if prepared.mask is None else [np.ascontiguousarray(prepared.mask)]
     points = [_points(mask, k) for mask in masks for k in range(1, classes)]
