@@ -15,6 +15,7 @@ from mrtransfer.training.batches import image_batches, input_settings
 from mrtransfer.training.classifier import ClassificationTask, Classifier
 from mrtransfer.training.engine import CHECKPOINT, TrainResult, run_training
 from mrtransfer.training.precision import FLOAT32, Precision, choose_device, placed
+from mrtransfer.training.unlabelled import Unlabelled
 from mrtransfer.transfer.method import NetworkMethod
 
 __all__ = ["CHECKPOINT", "Images", "TrainResult", "predict", "train"]
@@ -47,6 +48,7 @@ def train(
     profile: Path | None = None,
     checkpoint_seconds: float = 30.0,
     advance: Callable[[int], None] | None = None,
+    adapt: Unlabelled | None = None,
 ) -> TrainResult:
     """Train ``backbone`` and ``head`` in place; they end with the weights of the best (or last) epoch, on the CPU.
 
@@ -59,8 +61,11 @@ def train(
     ``devices``: processes that share every batch (:mod:`~mrtransfer.training.distributed`); the same curves within
     rounding. ``profile``: a folder for traces and the table of times (:mod:`~mrtransfer.training.profile`).
 
-    Raises :class:`UserError` where ``method.freeze`` is no stage of the network, where training diverges, and where
-    the checkpoint cannot be written.
+    ``adapt``: for an :class:`~mrtransfer.transfer.method.Adaptation`, unlabelled images of the target, while everything
+    else is the source's; network and head begin as the source's model.
+
+    Raises :class:`UserError` where ``method.freeze`` is no stage of the network, where training diverges, where
+    the checkpoint cannot be written, and where ``method`` and ``adapt`` do not go together.
     """
     task = ClassificationTask(
         method=method,
@@ -72,6 +77,7 @@ def train(
         labels=np.asarray(labels),
         input=input_settings(input),
         augment=augment,
+        adapt=adapt,
     )
     return run_training(
         Classifier,

@@ -23,6 +23,7 @@ from mrtransfer.training.precision import (
     training_steps,
 )
 from mrtransfer.training.segmenter import SegmentationTask, Segmenter, check_cases
+from mrtransfer.training.unlabelled import Unlabelled
 from mrtransfer.training.windows import cut
 from mrtransfer.transfer.method import NetworkMethod
 
@@ -50,6 +51,7 @@ def train_segmenter(
     profile: Path | None = None,
     checkpoint_seconds: float = 30.0,
     advance: Callable[[int], None] | None = None,
+    adapt: Unlabelled | None = None,
 ) -> TrainResult:
     """Train ``network`` and ``head`` in place; they end with the weights of the best (or last) epoch, on the CPU.
 
@@ -58,9 +60,11 @@ def train_segmenter(
     segmented; the best epoch is the one of highest Dice, and the last where there are no validation rows. The state
     before training is scored too (epoch 0), and competes where ``method`` starts from a probe's or a source's head.
     ``folder``, ``devices``, ``profile``, ``advance`` and interruptions: as in :func:`~mrtransfer.training.fit.train`.
+    ``adapt``: as there, unlabelled cases of the target, prepared by the same plan.
 
     Raises :class:`UserError` where ``method.freeze`` is no stage of the network, ``plan.patch`` does not fit it, a
-    case has no mask, a setting is only for classification, and where training diverges.
+    case has no mask, a setting is only for classification, where training diverges, and where ``method`` and ``adapt``
+    do not go together.
     """
     network.check_patch(plan.patch)
     if method.class_weights is not None:
@@ -83,6 +87,7 @@ def train_segmenter(
         labels=labels,
         loss=loss,
         augment=augment,
+        adapt=adapt,
     )
     check_cases(task)
     return run_training(

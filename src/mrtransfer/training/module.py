@@ -19,6 +19,7 @@ from mrtransfer.training.part import ALONE, Part
 from mrtransfer.training.precision import Precision
 from mrtransfer.training.problems import derived_seed
 from mrtransfer.training.schedule import rate_factor
+from mrtransfer.training.unlabelled import Unlabelled
 from mrtransfer.transfer.freeze import apply_freeze, parameter_groups
 from mrtransfer.transfer.method import NetworkMethod
 
@@ -32,6 +33,8 @@ class Task:
     validation: np.ndarray
     seed: int
     precision: Precision
+    adapt: Unlabelled | None = field(default=None, kw_only=True)
+    """Of the target, where a network is adapted; everything else is then the source's."""
 
     @property
     def chooses(self) -> bool:

@@ -1,12 +1,18 @@
 """What a method is: a name, and settings that are checked before anything runs."""
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_serializer
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.strict import Strict, first_error
 from mrtransfer.transfer.methods import METHODS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mrtransfer.models.network import StagedNetwork
+    from mrtransfer.transfer.alignment import Halves
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine"]
@@ -22,6 +28,7 @@ class Method(Strict):
     cached: ClassVar[bool] = False  # True: the backbone never changes, so features are computed once and kept
     learns: ClassVar[bool] = True  # False: nothing is trained; budget and seed make no difference
     needs_weights: ClassVar[bool] = True  # False: it is for networks without parameters
+    labels: ClassVar[bool] = True  # False: no label of the target is learned from; an Adaptation
 
     class_weights: ClassWeights = None
     """``balanced``: every class weighs the same in the loss, whatever its number of samples."""
@@ -84,6 +91,42 @@ class NetworkMethod(EpochMethod):
     def starts_from_probe(self) -> bool:
         """Whether the caller should fit a linear probe and pass it as the initial head."""
         return self.head_start == "probe" and self.head == "linear"
+
+
+class Adaptation(NetworkMethod):
+    """Settings shared by methods that learn from labelled rows of the source and unlabelled rows of the target.
+
+    Network and head begin as the source's model. Every step sees a batch of the source, whose labels give the loss, and
+    as large a batch of the target, which :meth:`penalty` brings near. The two pass through the network one after the
+    other, so that each is normalised by its own batch where batch norm is ``train``; running statistics are those of the
+    target alone: estimated on all its rows before training, and then following its batches. ``recalibrate``: estimated
+    and then kept, for both domains. ``freeze``: the source's, for both. The last epoch is kept, for without target labels
+    there is nothing to choose by; ``best`` chooses by validation rows of the source.
+    """
+
+    labels: ClassVar[bool] = False
+
+    batch: int = Field(32, ge=2)
+    """Images, or patches, of each of the two domains."""
+    rate: float = Field(1e-4, gt=0)
+    select: Select = "last"
+    head_start: Literal["random"] = "random"
+    """Has no meaning here: the head is the source's."""
+    weight: float = Field(1.0, ge=0)
+    """How much the penalty counts beside the loss of the source; with 0 the source alone is learned from."""
+    voxels: int = Field(256, ge=2)
+    """In segmentation, how many voxels of the last feature maps are drawn from each patch to be compared."""
+
+    def check(self, network: "StagedNetwork") -> None:
+        """Raise :class:`UserError` where ``network`` cannot be adapted in this way."""
+
+    def build_critic(self, features: int, seed: int) -> "nn.Module | None":
+        """What is trained beside the network and thrown away afterwards, for so many ``features``; usually nothing."""
+        return None
+
+    def penalty(self, halves: "Halves", critic: "nn.Module | None") -> "Tensor":
+        """What is added to the loss of the source, ``weight`` included; by default nothing."""
+        return halves.target.new_zeros(())
 
 
 def parse_method(value: Any, where: str = "method") -> Method:

@@ -1,0 +1,29 @@
+"""Deep correlation alignment (Deep CORAL)."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from mrtransfer.transfer.method import Adaptation
+from mrtransfer.transfer.methods import METHODS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mrtransfer.transfer.alignment import Halves
+
+
+@METHODS.register("deep_coral")
+class DeepCORAL(Adaptation):
+    """Bring the covariance of features of unlabelled target data near the source's (Deep CORAL).
+
+    On pooled features, in segmentation on those of drawn voxels; see :func:`~mrtransfer.transfer.alignment.coral_loss`.
+
+    Source: Sun & Saenko, *Deep CORAL: Correlation Alignment for Deep Domain Adaptation*, ECCV workshops 2016.
+    """
+
+    name: ClassVar[str] = "deep_coral"
+
+    def penalty(self, halves: "Halves", critic: "nn.Module | None") -> "Tensor":
+        """``weight`` · ‖C_s − C_t‖² / (4 d²)."""
+        from mrtransfer.transfer.alignment import coral_loss
+
+        return self.weight * coral_loss(halves.source, halves.target)
