@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from mrtransfer.study.statistics.bootstrap import Bootstrap, Estimate
-from mrtransfer.study.statistics.pool import Budget
+from mrtransfer.study.statistics.pool import Cell
 from mrtransfer.study.statistics.words import count_of
 
 Verdict = Literal["helps", "hurts", "no meaningful difference", "too little data to say"]
@@ -27,7 +27,9 @@ def compare_arms(
     entries: list[dict[str, Any]] = []
     for metric in [main, *(name for name in metrics if name != main)]:
         family = [
-            _difference(bootstrap, a, b, budget, metric) for a, b in pairs for budget in bootstrap.pool.compared(a, b)
+            compared(bootstrap, (a, budget), (b, budget), metric)
+            for a, b in pairs
+            for budget in bootstrap.pool.compared(a, b)
         ]
         for entry, corrected in zip(family, holm([entry["p"] for entry in family]), strict=True):
             entry |= {"p_holm": corrected, "primary": metric == main, "verdict": None, "reason": None}
@@ -39,16 +41,19 @@ def compare_arms(
     return entries
 
 
-def _difference(bootstrap: Bootstrap, a: str, b: str, budget: Budget, metric: str) -> dict[str, Any]:
-    """The paired difference a − b over the seeds that both arms have."""
-    pool = bootstrap.pool
-    cells = (a, budget), (b, budget)
+def compared(bootstrap: Bootstrap, a: Cell, b: Cell, metric: str) -> dict[str, Any]:
+    """The paired difference a − b over the seeds that both have; ``budget`` and ``labelled`` are those of the larger.
+
+    Nothing is judged yet, and no p is corrected.
+    """
+    pool, cells = bootstrap.pool, (a, b)
     seeds = pool.seeds(*cells)
+    spent = {pool.labelled[cell]: cell[1] for cell in cells if pool.spends(cell[0])}
     entry: dict[str, Any] = {
-        "a": a,
-        "b": b,
-        "budget": budget,
-        "labelled": pool.labelled[cells[0]] if pool.spends(a) or pool.spends(b) else 0,
+        "a": a[0],
+        "b": b[0],
+        "budget": spent[max(spent)] if spent else a[1],
+        "labelled": max(spent, default=0),
         "metric": metric,
         "seeds": len(seeds),
     }

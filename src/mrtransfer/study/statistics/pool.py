@@ -22,7 +22,7 @@ class Outcome:
     fold: int
     rows: np.ndarray  # (n,) rows of the manifest
     values: np.ndarray  # (n, …) as the task's measures want them: probabilities, or a table of scores
-    labelled: int  # labelled units really used; what 'all' stands for
+    labelled: int  # labelled units really used; what 'all' stands for; 0 of arms that see no label
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,10 @@ class Pool:
 
     def spends(self, arm: str) -> bool:
         """Whether ``arm`` may owe its scores to labels: not where it has the same ones at all of several budgets."""
-        return len(self.budgets(arm)) < 2 or self.learns(arm)
+        budgets = self.budgets(arm)
+        if not any(self.labelled[arm, budget] for budget in budgets):
+            return False
+        return len(budgets) < 2 or self.learns(arm)
 
     def seeds(self, *cells: Cell) -> list[int]:
         """Seeds that every one of ``cells`` has, rising."""

@@ -13,17 +13,17 @@ def label_saving(bootstrap: Bootstrap, a: str, b: str, metric: str) -> dict[str,
     Between budgets the curve is taken as straight in the logarithm of the number of labels. The interval is a
     percentile interval over the same resamples of units and seeds; ``open`` (and ``high`` infinite) says that ``a`` may
     not get there at all, and ``at_most`` that ``a`` is there at its smallest budget already, so may need still fewer
-    (of one there are none fewer). None where the arms share no seed, ``a`` has a single budget, or ``b`` spends no
-    labels that could be saved.
+    (of one there are none fewer). None where the arms share no seed, ``a`` has a single budget or never sees a label,
+    or ``b`` spends no labels that could be saved.
     """
     pool = bootstrap.pool
     budgets, last = pool.budgets(a), pool.budgets(b)[-1]
     cells = [(a, budget) for budget in budgets]
     seeds = pool.seeds(*cells, (b, last))
-    if len(budgets) < 2 or not seeds or not pool.spends(b):
+    labels = np.array([pool.labelled[cell] for cell in cells], dtype=float)
+    if len(budgets) < 2 or not seeds or not labels.all() or not pool.spends(b):
         return None
     sign = bootstrap.measures.sign(metric)
-    labels = np.array([pool.labelled[cell] for cell in cells], dtype=float)
     curve = np.stack([sign * bootstrap.mean(bootstrap.values(cell, metric, seeds)) for cell in cells], axis=1)
     goal = sign * bootstrap.mean(bootstrap.values((b, last), metric, seeds))
     needed = first_crossing(labels, curve, goal)

@@ -59,8 +59,8 @@ class Words:
             verb = "beats" if kind == "helps" else "falls behind"
             low, high = sorted((abs(entry["low"]), abs(entry["high"])))
             by = self.amount(abs(entry["difference"]))
-            return f"{where}, {a} {verb} {b} by {by} ({self._interval(low, high)})"
-        measured = f"difference {self.amount(entry['difference'])}, {self._interval(entry['low'], entry['high'])}"
+            return f"{where}, {a} {verb} {b} by {by} ({self.interval(low, high)})"
+        measured = f"difference {self.amount(entry['difference'])}, {self.interval(entry['low'], entry['high'])}"
         if kind == "no meaningful difference":
             return f"{where}, {a} and {b} differ by less than {self.amount(self.margin)} ({measured})"
         return f"{where}, it is open whether {a} is better than {b} ({measured}; {entry['reason']})"
@@ -68,7 +68,8 @@ class Words:
     def _number(self, value: float) -> str:
         return self.measures.number(value, self.metric)
 
-    def _interval(self, low: float, high: float) -> str:
+    def interval(self, low: float, high: float) -> str:
+        """``95 % interval 1.2 to 3.4``."""
         return f"95 % interval {self._number(low)} to {self._number(high)}"
 
     def saving(self, found: dict[str, Any]) -> str:
