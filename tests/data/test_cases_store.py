@@ -302,11 +302,11 @@ class TestTwoProcesses:
         manifest = manifest_of(tmp_path / "scans", noise(2), [blob()] * 2)
         prepare, others = module.prepare_case, []
 
-        def slow(case, plan):
+        def slow(case, plan, harmonise):
             if not others:
                 others.append(None)
                 others[0] = open_cases(manifest, plan, tmp_path / "cases")
-            return prepare(case, plan)
+            return prepare(case, plan, harmonise)
 
         monkeypatch.setattr(module, "prepare_case", slow)
         store = open_cases(manifest, plan_of(), tmp_path / "cases")

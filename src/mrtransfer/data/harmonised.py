@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,8 +27,7 @@ def fit_on_images(
 
     ``groups`` (N,): rows of the same name count as one image, see :func:`harmonised_images`.
     """
-    chosen = np.asarray(rows, dtype=np.int64)
-    return harmoniser.fit(np.asarray(store.images[one]).swapaxes(0, 1) for one in _grouped(chosen, groups))
+    return harmoniser.fit(in_groups(store.images, np.asarray(rows, dtype=np.int64), groups))
 
 
 def harmonised_images(
@@ -89,23 +88,48 @@ def _opened(folder: Path, meta: dict[str, Any]) -> Store | None:
 
 
 def _build(store: Store, fitted: FittedHarmoniser, groups: Groups | None, file: Path) -> dict[str, Any]:
-    """Write ``file``; returns its shape and digests. Not through a memory map: a full disk would kill the process."""
+    """Write ``file``; returns its shape and digests."""
     shape = list(store.images.shape)
-    digests = [""] * len(store)
-
-    def one(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with about(f"{rows[0] + 1} of the store"):
-            found = fitted.stack(np.asarray(store.images[rows], np.float32))
-        return rows, np.clip(np.rint(found), 0, 255).astype(np.uint8)
-
-    with progress(f"harmonising ({fitted.harmoniser.words})", len(store)) as advance, open(file, "wb") as out:
+    with open(file, "wb") as out:
         header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
         np.lib.format.write_array_header_1_0(out, header)
-        first = out.tell()
-        for rows, images in in_threads(one, _grouped(np.arange(len(store)), groups)):
-            for row, image in zip(rows.tolist(), images, strict=True):
-                out.seek(first + row * image.nbytes)
-                out.write(np.ascontiguousarray(image).data)
+        digests = write_harmonised(out, store.images, fitted, groups)
+    return {"shape": shape, "row_digests": digests, "content": digest([digests, shape])}
+
+
+def write_harmonised(
+    out: IO[bytes], images: np.ndarray, fitted: FittedHarmoniser, groups: Groups | None = None
+) -> list[str]:
+    """Write ``images`` (N, C, H, W), harmonised, to ``out`` from where it is, in order and in their own type.
+
+    Returns a digest of each. Not through a memory map, in which a full disk kills the process.
+    """
+    first, size = out.tell(), images[0].nbytes if len(images) else 0
+    digests = [""] * len(images)
+
+    def one(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with about(f"in row {rows[0] + 1}"):
+            found = fitted.stack(np.asarray(images[rows], np.float32))
+        return rows, _as(images.dtype, found)
+
+    with progress(f"harmonising ({fitted.harmoniser.words})", len(images)) as advance:
+        for rows, several in in_threads(one, _grouped(np.arange(len(images)), groups)):
+            for row, image in zip(rows.tolist(), several, strict=True):
+                out.seek(first + row * size)
+                out.write(image.tobytes())
                 digests[row] = digest(image.tobytes() + repr(image.shape).encode())
             advance(len(rows))
-    return {"shape": shape, "row_digests": digests, "content": digest([digests, shape])}
+    return digests
+
+
+def _as(dtype: np.dtype[Any], images: np.ndarray) -> np.ndarray:
+    """``images`` in another type; rounded and cut off at its ends where it is one of whole numbers."""
+    if dtype.kind in "iu":
+        ends = np.iinfo(dtype)
+        images = np.clip(np.rint(images), ends.min, ends.max)
+    return np.ascontiguousarray(images, dtype=dtype)
+
+
+def in_groups(images: np.ndarray, rows: np.ndarray, groups: Groups | None) -> Iterator[np.ndarray]:
+    """``images`` (N, C, H, W) at ``rows``, those of one group as one image (C, n, H, W)."""
+    return (np.asarray(images[together]).swapaxes(0, 1) for together in _grouped(rows, groups))
