@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.progress import progress
@@ -53,7 +52,7 @@ def each_planes(manifest: Manifest, slices: int, size: int) -> Iterator[Planes]:
         yield from _each_kspace(manifest, slices, size)
         return
     # Masks are not looked at, so that a damaged one is no reason to refuse a comparison of images.
-    images_only = replace(manifest, table=manifest.table.assign(mask=pd.NA))
+    images_only = replace(manifest, table=manifest.table.assign(mask=None))
 
     def one(row: int, case: Case) -> Planes:
         return _of_case(manifest, row, case, slices, size)

@@ -47,6 +47,8 @@ class Slices:
     """(N,) str: digest of each slice's pixels, which does not depend on other slices."""
     notes: tuple[str, ...] = ()
     """What a reader of results should know about the slices."""
+    directory: Path | None = None
+    """Where the slices are kept, and features of them may be."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,7 +58,7 @@ class Slices:
         chosen = np.asarray(rows)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         columns = ("images", "subjects", "samples", "labels", "scanners", "spacing", "pixel", "row_digests")
-        taken = {column: np.asarray(getattr(self, column)[chosen]) for column in columns}
+        taken: dict[str, Any] = {column: np.asarray(getattr(self, column)[chosen]) for column in columns}
         shape = [*taken["images"].shape]
         return replace(self, **taken, content=digest([taken["row_digests"].tolist(), shape]))
 
@@ -136,6 +138,7 @@ def _opened(manifest: Manifest, file: Path, meta: dict[str, Any]) -> Slices | No
         content=meta["content"],
         row_digests=np.array(meta["row_digests"]),
         notes=notes,
+        directory=file.parent.parent,
     )
 
 
