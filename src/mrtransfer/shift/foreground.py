@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.ndimage import binary_fill_holes, label, uniform_filter
+from scipy.stats import rankdata
 
 from mrtransfer.data.volume.frame import background_values
 
@@ -26,6 +27,13 @@ def foreground(images: np.ndarray) -> np.ndarray:
             above |= signal > air_threshold(signal)
         out[...] = _silhouette(above)
     return found
+
+
+def ranks(channel: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """float64 (H, W): the rank of each value of ``channel`` among those ``inside``, in (0, 1]; 0 outside."""
+    ranked = np.zeros(channel.shape)
+    ranked[inside] = rankdata(channel[inside]) / inside.sum()
+    return ranked
 
 
 def signals(image: np.ndarray) -> np.ndarray:

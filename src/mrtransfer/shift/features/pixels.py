@@ -5,12 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import rankdata
 
 from mrtransfer.data.volume.resample import resample
 from mrtransfer.shift.feature import Family, Feature, each_slice
 from mrtransfer.shift.features import FEATURES
-from mrtransfer.shift.foreground import foreground
+from mrtransfer.shift.foreground import foreground, ranks
 from mrtransfer.shift.slices import Slices
 
 
@@ -39,7 +38,5 @@ class Pixels(Feature):
 
     def _row(self, image: np.ndarray) -> np.ndarray:
         inside = foreground(image[None])[0]
-        ranks = np.zeros(image.shape, np.float32)
-        for channel, out in zip(image, ranks, strict=True):
-            out[inside] = rankdata(channel[inside]) / inside.sum()
-        return resample(ranks, (len(ranks), self.size, self.size), ("linear",) * 3).ravel()
+        ranked = np.stack([ranks(channel, inside) for channel in image])
+        return resample(ranked, (len(ranked), self.size, self.size), ("linear",) * 3).ravel()
