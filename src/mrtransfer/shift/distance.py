@@ -8,7 +8,6 @@ import numpy as np
 from pydantic import ValidationError, model_serializer
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.common.plain import plain
 from mrtransfer.common.strict import Strict, first_error
 from mrtransfer.shift.distances import DISTANCES
 from mrtransfer.shift.parts import Parts
@@ -81,8 +80,8 @@ class Found:
     details: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON can write them."""
-        return plain(asdict(self))
+        """All fields as JSON can write them, to 9 significant digits: a distance may be far below 1e-6."""
+        return _written(asdict(self))
 
 
 def measure(
@@ -134,6 +133,18 @@ def measure(
         normalised=(value - null_mean) / null_sd if null_sd > 0 else np.nan,
         details=prepared.details,
     )
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _written(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_written(item) for item in value]
+    if isinstance(value, np.generic):
+        return _written(value.item())
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if np.isfinite(value) else None
+    return value
 
 
 def _p_value(value: float, null: np.ndarray, exact: bool) -> float:

@@ -53,7 +53,6 @@ class KernelDiscrepancy(Prepared):
         self.blocks = KernelBlocks(kernel, x, y, _BATCH)
         self.typical = self.blocks.typical()
         self._few = parts.count <= _FEW_PARTS
-        self._within = within
         self._between: np.ndarray | None = None  # (K, K) sums over pairs of rows of different subjects, if few parts
         self._observed: list[np.ndarray] | None = None  # sums within X, between X and Y, within Y
         self._rows_sum = np.zeros(len(self.part))
@@ -73,8 +72,7 @@ class KernelDiscrepancy(Prepared):
     @property
     def details(self) -> dict[str, Any]:
         """The kernel, and which pairs were compared."""
-        pairs = "rows, also of one subject" if self._within else "rows of different subjects"
-        return {**self.kernel.details, "pairs": pairs}
+        return {**self.kernel.details, "pairs": self.pairs.words}
 
     def relabelled(self, first: np.ndarray) -> np.ndarray:
         return self.meet(first, np.empty((0, self.parts.count)))[0]

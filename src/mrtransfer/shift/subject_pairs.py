@@ -22,6 +22,14 @@ class SubjectPairs:
     own: np.ndarray  # (K,) sum over pairs i ≠ j of rows of the part
     crossed: np.ndarray  # (P,) sum over pairs of a row in X and one in Y of the same subject
     within: bool
+    squares: np.ndarray | None = None
+    """(K,) sum over all pairs of rows of the part, i = j included, where sums over parts hold pairs of one subject
+    (wₐ² times the square and wₐ w_b times what crosses), which are then taken out of them."""
+
+    @property
+    def words(self) -> str:
+        """Which pairs are compared."""
+        return "rows, also of one subject" if self.within else "rows of different subjects"
 
     @property
     def rows(self) -> np.ndarray:
@@ -50,7 +58,10 @@ class SubjectPairs:
         n, (a, b) = self.rows, self.parts.pairs.T
         pairs_x = (u @ n) ** 2 - u**2 @ n**2
         pairs_y = (v @ n) ** 2 - v**2 @ n**2
-        pairs_xy = (u @ n) * (v @ n) - (u[:, a] * v[:, b] + v[:, a] * u[:, b]) @ (n[a] * n[b])
+        crossing = u[:, a] * v[:, b] + v[:, a] * u[:, b]
+        pairs_xy = (u @ n) * (v @ n) - crossing @ (n[a] * n[b])
+        if self.squares is not None:
+            xx, xy, yy = xx - u**2 @ self.squares, xy - crossing @ self.crossed, yy - v**2 @ self.squares
         if self.within:
             xx, pairs_x = xx + u @ self.own, pairs_x + u @ (n * (n - 1))
             yy, pairs_y = yy + v @ self.own, pairs_y + v @ (n * (n - 1))
