@@ -19,7 +19,8 @@ def listed(*arguments: str) -> dict[str, dict[str, str]]:
 
 def test_all_kinds_are_listed_and_every_entry_says_what_it_is():
     everything = listed()
-    assert list(everything) == ["methods", "models", "datasets", "weights", "recipes"]
+    assert list(everything)[:5] == ["methods", "models", "datasets", "weights", "recipes"]
+    assert list(everything)[5:] == ["features", "distances", "scores", "harmonisers"]
     for entries in everything.values():
         assert entries
         assert all(entries.values())
@@ -51,6 +52,14 @@ def test_segmentation_networks_are_among_the_models_and_say_so():
     assert {"unet", "resunet", "unet3d", "residual_unet", "dynunet", "cbr_tiny"} <= set(models)
     assert models["unet3d"].startswith("Segmentation: 3-D U-Net of Çiçek")
     assert not models["cbr_tiny"].startswith("Segmentation")
+
+
+def test_reconstructions_are_among_the_models_and_a_name_of_two_tasks_is_told_for_both():
+    models = listed("models")["models"]
+    assert {"varnet", "zero_filled", "sense", "l1_wavelet", "unet"} <= set(models)
+    assert models["varnet"].startswith("Reconstruction: End-to-end variational network")
+    assert models["unet"].startswith("Segmentation: ")
+    assert "Reconstruction: U-Net of fastMRI" in models["unet"]
 
 
 def test_listing_networks_imports_no_torch():

@@ -13,6 +13,7 @@ from mrtransfer.data.audit.report import Pair
 from mrtransfer.study.report import AuditPair, ReportContext, build_context, draw_report
 from mrtransfer.study.report.canvas import new_figure, styled, to_svg
 from mrtransfer.study.report.draw import duration
+from mrtransfer.study.report.forest import Scale, strip
 from mrtransfer.study.statistics import Outcome, analyse
 
 CLASSES = ("no <tumour>", "glioma & more", "pituitary")
@@ -266,6 +267,15 @@ def test_wrong_cases_come_most_sure_first_and_are_wrong():
     for case in context.wrong_cases:
         row = int(case.sample)
         assert case.true == CLASSES[labels[row]] != case.predicted == CLASSES[mean[row].argmax()]
+
+
+def test_a_difference_without_an_interval_is_a_dot_and_an_unknown_one_is_nothing():
+    entries = [{"difference": 0.1, "low": low, "high": high} for low, high in ((0.0, 0.2), (None, None))]
+    scale = Scale.over(entries, 0.01)
+    whole, dot = (strip(entry, scale, "none") for entry in entries)
+    assert (whole.count("<circle"), whole.count("<line")) == (1, 3)
+    assert (dot.count("<circle"), dot.count("<line")) == (1, 0)
+    assert strip({"difference": None, "low": None, "high": None}, scale, "none") == ""
 
 
 def test_an_empty_context_is_a_context():

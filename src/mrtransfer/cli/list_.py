@@ -11,8 +11,13 @@ import typer
 from mrtransfer.cli.show import print_json, print_table
 from mrtransfer.common.errors import UserError, nearest, unknown_name
 from mrtransfer.data.datasets import DATASETS
+from mrtransfer.data.harmonise import HARMONISERS
 from mrtransfer.models.networks import NETWORKS
+from mrtransfer.models.reconstructors import RECONSTRUCTORS
 from mrtransfer.models.segmenters import SEGMENTERS
+from mrtransfer.shift.distances import DISTANCES
+from mrtransfer.shift.features import FEATURES
+from mrtransfer.shift.scores import SCORES
 from mrtransfer.transfer.methods import METHODS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -31,14 +36,14 @@ MODELS_HINT = (
 
 def command(
     kind: Annotated[
-        str | None, typer.Argument(help="methods, models, datasets, weights or recipes; all when left out")
+        str | None, typer.Argument(help="methods, models, datasets, features and so on; all kinds when left out")
     ] = None,
     pattern: Annotated[
         str | None, typer.Argument(help="only names that contain this, or match it as in 'resnet*d'")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: {kind: {name: what it is}}.")] = False,
 ) -> None:
-    """List methods, models, datasets, weights and recipes."""
+    """List methods, models, datasets, weights, recipes, and what domains are compared by."""
     if kind is not None and kind not in KINDS:
         raise unknown_name("kind of thing to list", kind, KINDS)
     listed = {name: KINDS[name]() for name in ([kind] if kind else KINDS)}
@@ -64,9 +69,12 @@ def matching(kind: str, entries: dict[str, str], pattern: str) -> dict[str, str]
 
 
 def models() -> dict[str, str]:
-    """Networks of our own: those for classification, then those for segmentation, which say so."""
-    segmenters = {name: f"Segmentation: {about}" for name, about in SEGMENTERS.summaries().items()}
-    return {**NETWORKS.summaries(), **segmenters}
+    """Networks of our own: those for classification, then those for segmentation and reconstruction, which say so."""
+    found = NETWORKS.summaries()
+    for task, registry in (("Segmentation", SEGMENTERS), ("Reconstruction", RECONSTRUCTORS)):
+        for name, about in registry.summaries().items():
+            found[name] = f"{found[name]} {task}: {about}" if name in found else f"{task}: {about}"
+    return found
 
 
 def recipes() -> dict[str, str]:
@@ -96,4 +104,8 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "datasets": DATASETS.summaries,
     "weights": lambda: dict(WEIGHTS),
     "recipes": recipes,
+    "features": FEATURES.summaries,
+    "distances": DISTANCES.summaries,
+    "scores": SCORES.summaries,
+    "harmonisers": HARMONISERS.summaries,
 }

@@ -39,14 +39,16 @@ def ground(scale: Scale, margin: float) -> str:
 
 
 def strip(entry: dict[str, Any], scale: Scale, kind: str) -> Markup:
-    """The interval and the estimate of one comparison."""
-    if entry["low"] is None:
+    """The estimate of one comparison and its interval, as far as they are known."""
+    if entry["difference"] is None:
         return Markup()
-    middle = HEIGHT / 2
-    low, high, value = (scale.at(entry[key]) for key in ("low", "high", "difference"))
+    middle, value = HEIGHT / 2, scale.at(entry["difference"])
     tone = f"var(--{kind})" if kind in ("good", "bad") else "var(--ink)"
     filled = tone if kind in ("good", "bad") else "var(--paper)"
-    bars = [(low, high, middle, middle), (low, low, middle - 3, middle + 3), (high, high, middle - 3, middle + 3)]
+    bars = []
+    if entry["low"] is not None:
+        low, high = scale.at(entry["low"]), scale.at(entry["high"])
+        bars = [(low, high, middle, middle), (low, low, middle - 3, middle + 3), (high, high, middle - 3, middle + 3)]
     shapes = [
         f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1}" y2="{y2}" stroke="{tone}" stroke-width="1.6"/>'
         for x1, x2, y1, y2 in bars
