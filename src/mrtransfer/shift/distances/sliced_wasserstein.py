@@ -6,12 +6,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mrtransfer.shift.distance import Distance, check_tables
+from mrtransfer.shift.distance import Distance, Prepared, check_tables
 from mrtransfer.shift.distances import DISTANCES
 from mrtransfer.shift.parts import Parts
-from mrtransfer.shift.weighed import Weighed, pooled_rows
+from mrtransfer.shift.weighed import pooled_rows
 
 Order = Literal[1, 2]
+_NUMBERS_AT_ONCE = 1 << 16  # sorted values looked at together: half a MiB, what a cache holds
 
 
 def sliced_wasserstein(
@@ -73,39 +74,58 @@ class SlicedWasserstein(Distance):
         return PreparedSliced(x, y, parts, random_directions(x.shape[1], self.projections, seed), self.order)
 
 
-class PreparedSliced(Weighed):
+class PreparedSliced(Prepared):
     """All rows are sorted once along every direction; a labelling only picks from them, in order."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, parts: Parts, directions: np.ndarray, order: Order) -> None:
         rows, part = pooled_rows(x, y, parts)
-        super().__init__(parts, len(directions))
-        along = directions @ rows.T
-        places = np.argsort(along, axis=1, kind="stable")
-        self._directions = len(directions)
-        self._sorted = np.take_along_axis(along, places, axis=1).ravel()
-        self._part = part.astype(np.intp)[places].ravel()
-        self._order = order
-        self.observe()
+        in_x = parts.in_x[part]
+        self._pooled = _Sorted(rows, part, directions)
+        self._x, self._y = _Sorted(rows[in_x], part[in_x], directions), _Sorted(rows[~in_x], part[~in_x], directions)
+        self._directions, self._order = len(directions), order
+        step = max(1, _NUMBERS_AT_ONCE // len(rows))
+        self._blocks = [slice(start, start + step) for start in range(0, len(directions), step)]
+        self.value = float(self.relabelled(parts.in_x[None])[0])
 
-    def _values(self, to_x: np.ndarray, to_y: np.ndarray) -> np.ndarray:
-        powers = np.stack([self._between(x, y) for x, y in zip(to_x, to_y, strict=True)])
-        return powers.mean(1) ** (1 / self._order)
+    def relabelled(self, first: np.ndarray) -> np.ndarray:
+        """The distance (B,) where the parts marked in ``first`` (B, K) are X and all others are Y."""
+        ones = np.ones(first.shape, np.intp)
+        return self._root(self._pooled, self._pooled, np.where(first, ones, 0), np.where(first, 0, ones))
 
-    def _between(self, to_x: np.ndarray, to_y: np.ndarray) -> np.ndarray:
-        return _powers(self._picked(to_x), self._picked(to_y), self._order)
+    def resampled(self, weights: np.ndarray) -> np.ndarray:
+        """The distance (B,) where each part is there as often as ``weights`` (B, K) says."""
+        return self._root(self._x, self._y, weights.astype(np.intp), weights.astype(np.intp))
 
-    def _picked(self, weights: np.ndarray) -> np.ndarray:
-        """Values (P, rows) of parts taken ``weights`` (K,) times, sorted along every direction."""
-        there = (weights > 0)[self._part]
-        values = self._sorted.compress(there)  # several times faster than self._sorted[there]
-        if weights.max() > 1:
-            values = np.repeat(values, weights.astype(np.intp)[self._part].compress(there))
-        return values.reshape(self._directions, -1)
+    def _root(self, from_x: "_Sorted", from_y: "_Sorted", to_x: np.ndarray, to_y: np.ndarray) -> np.ndarray:
+        """The distance (B,) of rows picked ``to_x`` and ``to_y`` (B, K) times, a cacheful of directions at a time."""
+        total = np.zeros(len(to_x))
+        for block in self._blocks:
+            for row, (x, y) in enumerate(zip(to_x, to_y, strict=True)):
+                total[row] += _powers(from_x.picked(x, block), from_y.picked(y, block), self._order).sum()
+        return (total / self._directions) ** (1 / self._order)
 
     @property
     def details(self) -> dict[str, Any]:
         """Directions, the order, and the standard error of the value that comes of finitely many directions."""
-        powers = self._between(self._in_x.astype(float), (~self._in_x).astype(float))
+        powers = _powers(self._x.values, self._y.values, self._order)
         error = float(powers.std(ddof=1) / np.sqrt(len(powers))) if len(powers) > 1 else np.nan
         slope = self.value ** (1 - self._order) / self._order if self.value > 0 else np.nan
         return {"projections": self._directions, "order": self._order, "projection_error": error * slope}
+
+
+class _Sorted:
+    """Values (P, n) of rows along every direction, sorted, and the part of each."""
+
+    def __init__(self, rows: np.ndarray, part: np.ndarray, directions: np.ndarray) -> None:
+        along = directions @ rows.T
+        places = np.argsort(along, axis=1, kind="stable")
+        self.values = np.take_along_axis(along, places, axis=1)
+        self._part = part.astype(np.intp)[places]
+
+    def picked(self, weights: np.ndarray, block: slice) -> np.ndarray:
+        """Values (p, rows) along the directions of ``block``, of parts taken ``weights`` (K,) times, still sorted."""
+        values, part = self.values[block], self._part[block]
+        if weights.max() > 1:
+            return np.repeat(values.ravel(), weights[part].ravel()).reshape(len(values), -1)
+        there = (weights > 0)[part].ravel()
+        return values.ravel().compress(there).reshape(len(values), -1)  # several times faster than values[there]
