@@ -25,7 +25,11 @@ def coral_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 @DISTANCES.register("coral")
 class Coral(Distance):
-    """CORAL: squared difference of the two covariance matrices."""
+    """CORAL: squared difference of the two covariance matrices.
+
+    The value is blind to means. Its p, like every distance's, is of the hypothesis that the domains are one: relabelled
+    domains of unlike means have larger covariances than the observed ones, so that p errs towards 1 there.
+    """
 
     name: ClassVar[str] = "coral"
     words: ClassVar[str] = "covariance shift (CORAL)"
