@@ -13,10 +13,11 @@ from mrtransfer.augment.image import Augment
 from mrtransfer.augment.prepare import to_input
 from mrtransfer.common.files import digest
 from mrtransfer.models.network import Backbone
-from mrtransfer.training.batches import Batches, Prefetched, batch_bounds, epoch_order, image_batches
+from mrtransfer.training.batches import Batches, Numbered, Prefetched, batch_bounds, epoch_order, image_batches
 from mrtransfer.training.module import Progress, Task, Trainee
 from mrtransfer.training.problems import class_factors, derived_seed
 from mrtransfer.training.profile import AUGMENT
+from mrtransfer.training.unlabelled import UNLABELLED, ImageHalves, WithUnlabelled
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,13 @@ class Classifier(Trainee):
 
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
         """This epoch's batches."""
-        rows = epoch_order(self.task.train, self.task.seed, self.epoch, self._seen())
-        return Prefetched(self._batches(rows), self.note_reading)
+        task = self.task
+        rows = epoch_order(task.train, task.seed, self.epoch, self._seen())
+        batches: Numbered = self._batches(rows)
+        if task.adapt is not None:
+            halves = ImageHalves(task.adapt, count=len(rows), batch=task.method.batch, seed=task.seed, epoch=self.epoch)
+            batches = WithUnlabelled(batches, halves)
+        return Prefetched(batches, self.note_reading)
 
     def val_dataloader(self) -> Iterable[dict[str, Any]]:
         """All validation rows, in order."""
@@ -74,8 +80,10 @@ class Classifier(Trainee):
         return Batches(self.task.images, self.task.labels, rows, self.task.method.batch, self.part)
 
     def plain_inputs(self) -> Iterator[Tensor]:
-        """All training images in the order in which they are stored."""
-        for images in image_batches(self.task.images, np.sort(self.task.train), self.task.method.batch):
+        """All training images, or unlabelled ones, in the order in which they are stored."""
+        adapt = self.task.adapt
+        store, rows = (self.task.images, self.task.train) if adapt is None else (adapt.store.images, adapt.rows)
+        for images in image_batches(store, np.sort(rows), self.task.method.batch):
             yield self.inputs(images.to(self.device))
 
     def inputs(self, images: Tensor) -> Tensor:
@@ -84,23 +92,38 @@ class Classifier(Trainee):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) float32 of stored or augmented images."""
+        return self._answers(images)[1]
+
+    def _answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled features (B, D) and logits (B, classes), float32."""
         inputs = self.inputs(images)
         with self.task.precision.autocast(inputs.device):
-            return self.head(self.network(inputs)).float()
+            features = self.network(inputs)
+            return features.float(), self.head(features).float()
 
     def step_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The weighted loss of augmented images; sums of loss, hits and images."""
-        images, labels = batch["images"], batch["labels"]
-        if self.task.augment is not None and self.task.augment.active:
-            seed = derived_seed(self.task.seed, "augment", self.epoch, int(batch["number"]))
-            params = self.task.augment.sample(batch["size"], torch.Generator().manual_seed(seed))
-            own = slice(batch["first"], batch["first"] + len(images))
-            with self.measured(AUGMENT):
-                images = self.task.augment.apply(images, params.take(own))
-        logits = self(images)
+        """The weighted loss of augmented images, with what an adaptation adds; sums of loss, hits and images."""
+        labels = batch["labels"]
+        with self.source_statistics():
+            features, logits = self._answers(self._augmented(batch["images"], batch, "augment"))
         losses = nn.functional.cross_entropy(logits, labels, reduction="none") * self.factors[labels]
         right = (logits.detach().argmax(dim=1) == labels).sum().double()
-        return losses.mean(), torch.stack([losses.detach().sum().double(), right, right.new_tensor(len(labels))])
+        sums = torch.stack([losses.detach().sum().double(), right, right.new_tensor(len(labels))])
+        return self.adapted(losses.mean(), features, batch), sums
+
+    def unlabelled_rows(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Pooled features and logits of the unlabelled images, augmented as the labelled ones are."""
+        return self._answers(self._augmented(batch[UNLABELLED], batch, "augment unlabelled"))
+
+    def _augmented(self, images: Tensor, batch: dict[str, Any], purpose: str) -> Tensor:
+        augment = self.task.augment
+        if augment is None or not augment.active:
+            return images
+        seed = derived_seed(self.task.seed, purpose, self.epoch, int(batch["number"]))
+        params = augment.sample(batch["size"], torch.Generator().manual_seed(seed))
+        own = slice(batch["first"], batch["first"] + len(images))
+        with self.measured(AUGMENT):
+            return augment.apply(images, params.take(own))
 
     def training_scores(self, sums: Tensor) -> dict[str, float]:
         """Loss and accuracy over the epoch, as they were when each batch was seen."""

@@ -12,7 +12,7 @@ from torch import nn
 from mrtransfer.common.files import digest
 from mrtransfer.models.network import StagedNetwork
 from mrtransfer.training.checkpoint import load_checkpoint, save_checkpoint
-from mrtransfer.training.distributed import team_of
+from mrtransfer.training.distributed import launched, team_of
 from mrtransfer.training.module import Progress, Task, Trainee, copied
 from mrtransfer.training.part import Part
 from mrtransfer.training.pooled_norm import pooled_batch_norm
@@ -20,8 +20,9 @@ from mrtransfer.training.precision import Precision, placed
 from mrtransfer.training.profile import TrainingProfiler
 from mrtransfer.training.team import Team
 from mrtransfer.training.trainer import build_trainer, quiet
+from mrtransfer.training.unlabelled import check_unlabelled
 from mrtransfer.transfer.freeze import apply_freeze, frozen_stages, recalibrate
-from mrtransfer.transfer.method import NetworkMethod
+from mrtransfer.transfer.method import Adaptation, NetworkMethod
 
 CHECKPOINT = "last.ckpt"
 _FORMAT = 2  # of checkpoints: those of another format are not used
@@ -65,6 +66,7 @@ def run_training(
     In a program that ``torchrun`` runs several times, all of its processes end with the same weights and result.
     """
     frozen_stages(task.method, 0, network.stage_names)  # refuses an unknown stage before any work is done
+    check_unlabelled(task.method, task.adapt, network, max(devices, launched().world))
     with team_of(devices, device) as team:
         if team.part.rank > 0:
             return _follow(team, network, head)
@@ -73,11 +75,16 @@ def run_training(
         saved = None if path is None else load_checkpoint(path, key)
         progress = Progress() if saved is None else _restore(saved, network, head)
         work = _Training(make, network, head, task, progress, progress.epoch)
-        if saved is None and task.method.batch_norm == "recalibrate":
+        if saved is None and _estimates_statistics(task.method):
             work.recalibrate(team)
         if team.part.world > 1:
             team.lead(work)
         return work.run(team, checkpoint=_writer(path, key, checkpoint_seconds), advance=advance, profile=profile)
+
+
+def _estimates_statistics(method: NetworkMethod) -> bool:
+    """Whether batch norm's are estimated before training; an adaptation's are the target's from the start."""
+    return method.batch_norm == "recalibrate" or (isinstance(method, Adaptation) and method.batch_norm == "train")
 
 
 def _follow(team: Team, network: nn.Module, head: nn.Module) -> TrainResult:
@@ -217,7 +224,8 @@ def _restore(saved: Mapping[str, Any], network: nn.Module, head: nn.Module) -> P
     for name, module in (("network.", network), ("head.", head)):
         module.load_state_dict({k.removeprefix(name): v for k, v in saved["weights"].items() if k.startswith(name)})
     names = ("epoch", "curves", "best_epoch", "best_score", "best", "seconds", "optimizer")
-    return Progress(**{name: saved[name] for name in names})
+    critic = {k.removeprefix("critic."): v for k, v in saved["weights"].items() if k.startswith("critic.")}
+    return Progress(**{name: saved[name] for name in names}, critic=critic or None)
 
 
 def _key(task: Task, network: nn.Module, head: nn.Module) -> str:
@@ -227,9 +235,11 @@ def _key(task: Task, network: nn.Module, head: nn.Module) -> str:
         for module in (network, head)
         for name, tensor in module.state_dict().items()
     ]
+    adapt = {} if task.adapt is None else {"adapt": task.adapt.describe()}
     return digest(
         {
             **task.describe(),
+            **adapt,
             "format": _FORMAT,
             "method": task.method.model_dump(),
             "train": digest(task.train.tobytes()),

@@ -13,6 +13,7 @@ from mrtransfer.data.cases.plan import SegmentationPlan
 from mrtransfer.data.cases.store import CaseStore
 from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.models.segmentation import SegmentationNetwork
+from mrtransfer.tasks.segmentation.outputs import by_region
 from mrtransfer.training.engine import TrainResult, run_training
 from mrtransfer.training.precision import (
     FLOAT32,
@@ -25,7 +26,7 @@ from mrtransfer.training.precision import (
 from mrtransfer.training.segmenter import SegmentationTask, Segmenter, check_cases
 from mrtransfer.training.unlabelled import Unlabelled
 from mrtransfer.training.windows import cut
-from mrtransfer.transfer.method import NetworkMethod
+from mrtransfer.transfer.method import Adaptation, NetworkMethod
 
 _PROBE_VOXELS = 2**18
 """In the patches that number formats are compared on: enough to tell them apart, and seconds on a CPU."""
@@ -75,6 +76,11 @@ def train_segmenter(
     if method.head != "linear":
         raise UserError(
             f"head: {method.head} is for classification; segmentation has a 1×1×1 convolution: leave it out"
+        )
+    if isinstance(method, Adaptation) and method.exclusive and by_region(loss):
+        raise UserError(
+            f"method {method.name}: needs classes that exclude each other, and loss {loss} has one sigmoid per region; "
+            "choose dice_ce"
         )
     task = SegmentationTask(
         method=method,

@@ -3,10 +3,10 @@
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning as L  # noqa: N812  (Lightning's own convention)
 import numpy as np
@@ -20,8 +20,9 @@ from mrtransfer.training.precision import Precision
 from mrtransfer.training.problems import derived_seed
 from mrtransfer.training.schedule import rate_factor
 from mrtransfer.training.unlabelled import Unlabelled
-from mrtransfer.transfer.freeze import apply_freeze, parameter_groups
-from mrtransfer.transfer.method import NetworkMethod
+from mrtransfer.transfer.alignment import Halves
+from mrtransfer.transfer.freeze import apply_freeze, parameter_groups, running_statistics_kept
+from mrtransfer.transfer.method import Adaptation, NetworkMethod
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Progress:
     """Where a training stands after ``epoch`` epochs; with weights and optimizer, all that a checkpoint holds.
 
     ``best_score``: of the best epoch so far, lower is better; the first number decides, the next where it is equal.
+    ``critic``: the weights of what an adaptation trains beside network and head.
     """
 
     epoch: int = 0
@@ -60,13 +62,15 @@ class Progress:
     best: dict[str, Tensor] | None = None
     seconds: float = 0.0
     optimizer: dict[str, Any] | None = None
+    critic: dict[str, Tensor] | None = None
 
 
 class Trainee(L.LightningModule):
     """A network of stages and its head under one method.
 
-    Everything that changes over time (what is frozen, rates, order, augmentation, dropout) is derived from
-    (settings, seed, epoch, step) when it is needed; nothing is carried over but weights and optimizer state.
+    Everything that changes over time (what is frozen, rates, order, augmentation, dropout, how strong an adaptation is)
+    is derived from (settings, seed, epoch, step) when it is needed; nothing is carried over but weights and optimizer
+    state. Where the method is an adaptation, a batch has an ``unlabelled`` half too.
     A subclass says what a batch is, what it costs, and what is noted in the curves. A batch is a dictionary of
     ``images`` and more: this process's part of it, with ``number`` (of the batch in its epoch), ``first`` (place of the
     part in the batch) and ``size`` (of the whole batch).
@@ -74,9 +78,10 @@ class Trainee(L.LightningModule):
 
     steps: int
     """Optimisation steps in an epoch; set by the subclass."""
-    training_columns: ClassVar[tuple[str, ...]]
-    """What :meth:`training_scores` says."""
+    training_columns: tuple[str, ...]
+    """What :meth:`training_scores` says; for an adaptation also ``train_penalty``, the mean over steps."""
     sums: Tensor
+    penalties: Tensor
     validation_sums: Tensor | None = None  # of this epoch; None where it is not validated
 
     def __init__(
@@ -96,6 +101,12 @@ class Trainee(L.LightningModule):
         self.checkpoint, self.advance = checkpoint, advance
         self.begun_at = time.monotonic()
         self.read_seconds = 0.0
+        self.critic: nn.Module | None = None
+        if isinstance(task.method, Adaptation):
+            self.training_columns = (*self.training_columns, "train_penalty")
+            self.critic = task.method.build_critic(network.features, derived_seed(task.seed, "critic"))
+        if self.critic is not None and progress.critic is not None:
+            self.critic.load_state_dict(progress.critic)
 
     def note_reading(self, seconds: float) -> None:
         """A training batch was read in the background."""
@@ -125,7 +136,14 @@ class Trainee(L.LightningModule):
 
     @abstractmethod
     def plain_inputs(self) -> Iterable[Tensor]:
-        """All training data as the network sees it, without augmentation, on the network's device."""
+        """All training data as the network sees it, without augmentation, on the network's device.
+
+        Where the method is an adaptation: all unlabelled data instead.
+        """
+
+    def unlabelled_rows(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Features (m, d) and logits (m, K), float32, of a batch's augmented unlabelled half; for adaptations."""
+        raise UserError(f"method {self.task.method.name}: is for classification and segmentation")
 
     @abstractmethod
     def train_dataloader(self) -> Iterable[Any]:
@@ -152,7 +170,7 @@ class Trainee(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer over fixed groups, as it was left."""
         method = self.task.method
-        groups = parameter_groups(self.network, self.head, method)
+        groups = parameter_groups(self.network, self.head, method, self.critic)
         optimizer: torch.optim.Optimizer
         if method.optimizer == "sgd":
             optimizer = torch.optim.SGD(groups, momentum=method.momentum)
@@ -170,6 +188,7 @@ class Trainee(L.LightningModule):
         ranks = [self.part.rank] if self.part.rank else []  # each process drops other units
         torch.manual_seed(derived_seed(self.task.seed, "dropout", self.epoch, *ranks))
         self.sums = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.penalties = torch.zeros((), dtype=torch.float64, device=self.device)
         self.validation_sums = None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -188,6 +207,23 @@ class Trainee(L.LightningModule):
         if self.part.world == 1:
             return loss
         return loss * (len(batch["images"]) * self.part.world / batch["size"])
+
+    def source_statistics(self) -> AbstractContextManager[None]:
+        """While an adaptation looks at the source: batch norm's running statistics stay the target's."""
+        return nullcontext() if self.task.adapt is None else running_statistics_kept(self.network)
+
+    def adapted(self, loss: Tensor, features: Tensor, batch: dict[str, Any]) -> Tensor:
+        """``loss`` with what an adaptation adds; ``features`` (n, d): rows of the batch's labelled half."""
+        method = self.task.method
+        if not isinstance(method, Adaptation):
+            return loss
+        number = int(batch["number"])
+        with own_chance(derived_seed(self.task.seed, "unlabelled dropout", self.epoch, number), self.device):
+            target, logits = self.unlabelled_rows(batch)
+        progress = (self.epoch * self.steps + number) / (method.epochs * self.steps)
+        penalty = method.penalty(Halves(features.float(), target, logits, progress), self.critic)
+        self.penalties = self.penalties + penalty.detach().double()
+        return loss + penalty
 
     def measured(self, action: str) -> AbstractContextManager[Any]:
         """A block whose time a profile tells apart."""
@@ -211,7 +247,9 @@ class Trainee(L.LightningModule):
         """Note the curves, keep the weights where they are the best yet, and save where it is time."""
         self.progress.epoch += 1
         trained = self.training_scores(self.part.total(self.sums))
-        if not math.isfinite(trained["train_loss"]):
+        if isinstance(self.task.method, Adaptation):
+            trained["train_penalty"] = float(self.penalties) / self.steps
+        if not all(math.isfinite(trained.get(name, 0.0)) for name in ("train_loss", "train_penalty")):
             raise UserError(
                 f"training diverged in epoch {self.epoch}: the loss is no longer a number; lower rate or backbone_rate"
             )
@@ -226,6 +264,14 @@ class Trainee(L.LightningModule):
         if self.task.chooses and (score := self.score(row)) < self.progress.best_score:
             self.progress.best_score, self.progress.best_epoch = score, row["epoch"]
             self.progress.best = copied(self.state_dict())
+
+
+@contextmanager
+def own_chance(seed: int, device: torch.device) -> Iterator[None]:
+    """Within the block, dropout draws from ``seed``; afterwards the generators are where they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,12 +18,14 @@ from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.models.segmentation import SegmentationNetwork
 from mrtransfer.tasks.segmentation.losses import build_loss
 from mrtransfer.tasks.segmentation.outputs import by_region, region_counts
-from mrtransfer.training.batches import Prefetched
+from mrtransfer.training.batches import Numbered, Prefetched
 from mrtransfer.training.module import Progress, Task, Trainee
 from mrtransfer.training.part import ALONE, Part
 from mrtransfer.training.problems import derived_seed
 from mrtransfer.training.profile import AUGMENT
 from mrtransfer.training.sliding import predict_case
+from mrtransfer.training.unlabelled import UNLABELLED, PatchHalves, WithUnlabelled, unlabelled_sampler
+from mrtransfer.transfer.method import Adaptation
 
 _LEAST = 1e-7  # probabilities are kept this far from 0 and 1, so that their logits are finite
 
@@ -58,6 +60,13 @@ class SegmentationTask(Task):
             foreground=self.plan.foreground,
             seed=derived_seed(self.seed, "patches"),
             steps=self.method.steps,
+        )
+
+    def unlabelled(self, steps: int | None) -> PatchSampler:
+        """The unlabelled patches of every epoch of ``steps``; by default one visit to every case."""
+        assert self.adapt is not None
+        return unlabelled_sampler(
+            self.adapt, patch=self.plan.patch, batch=self.method.batch, seed=self.seed, steps=steps
         )
 
 
@@ -97,38 +106,76 @@ class Segmenter(Trainee):
 
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
         """This epoch's patches."""
-        return Prefetched(EpochPatches(self.sampler, self.epoch, self.part), self.note_reading)
+        patches: Numbered = EpochPatches(self.sampler, self.epoch, self.part)
+        if self.task.adapt is not None:
+            patches = WithUnlabelled(patches, PatchHalves(self.task.unlabelled(self.steps), self.epoch))
+        return Prefetched(patches, self.note_reading)
 
     def val_dataloader(self) -> list[int]:
         """This process's validation cases; -1 for none."""
         return self.part.deal(self.task.validation.tolist()) if self.validates else []
 
     def plain_inputs(self) -> Iterator[Tensor]:
-        """The patches of one pass over the training cases."""
-        for batch in Prefetched(EpochPatches(self.sampler, 0)):
+        """The patches of one pass over the training cases, or the unlabelled ones."""
+        sampler = self.sampler if self.task.adapt is None else self.task.unlabelled(self.task.method.steps)
+        for batch in Prefetched(EpochPatches(sampler, 0)):
             yield self.task.precision.lay_out(batch["images"].to(self.device).float())
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K, X, Y, Z) float32 of patches (N, C, X, Y, Z)."""
+        return self._answers(images)[1]
+
+    def _answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The last feature maps (N, F, X, Y, Z) as they are, and logits (N, K, X, Y, Z) float32."""
         inputs = self.task.precision.lay_out(images)
         with self.task.precision.autocast(inputs.device):
-            return self.head(self.network(inputs)).float()
+            maps = self.network(inputs)
+            return maps, self.head(maps).float()
 
     def step_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The loss of augmented patches; sums of loss, patches, right and all voxels, and the counts of each region."""
+        """The loss of augmented patches, with what an adaptation adds, and what the epoch's sums grow by.
+
+        These are sums of loss, patches, right and all voxels, and the counts of each region.
+        """
         with self.measured(AUGMENT):
-            images, masks = self._augmented(batch)
-        logits = self(images)
+            images, masks = self._augmented(batch["images"].float(), batch["masks"], batch, "augment")
+        with self.source_statistics():
+            maps, logits = self._answers(images)
         loss = self.loss(logits, masks)
         with torch.no_grad():
-            return loss, self._sums(loss.detach(), logits.detach(), masks)
+            sums = self._sums(loss.detach(), logits.detach(), masks)
+        if self.task.adapt is None:
+            return loss, sums
+        return self.adapted(loss, self._drawn(maps, batch, "voxels"), batch), sums
 
-    def _augmented(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        images, masks = batch["images"].float(), batch["masks"]
+    def unlabelled_rows(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Features and logits of voxels drawn from the unlabelled patches, augmented as the labelled ones are.
+
+        Features are the last maps, which every segmentation network has and all its layers contribute to; bringing only
+        the lowest level's together would leave what passes by it, through the skip connections, as it is.
+        """
+        images = batch[UNLABELLED].float()
+        nothing = torch.zeros((len(images), *images.shape[2:]), dtype=torch.uint8, device=images.device)
+        with self.measured(AUGMENT):
+            images, _ = self._augmented(images, nothing, batch, "augment unlabelled")
+        maps, logits = self._answers(images)
+        return tuple(self._drawn(values, batch, "unlabelled voxels") for values in (maps, logits))  # type: ignore[return-value]
+
+    def _drawn(self, maps: Tensor, batch: dict[str, Any], purpose: str) -> Tensor:
+        """Values (N · k, F) float32 of voxels of maps (N, F, X, Y, Z): the same places for the same ``purpose``."""
+        assert isinstance(self.task.method, Adaptation)
+        flat = maps.flatten(2)
+        random = np.random.default_rng(derived_seed(self.task.seed, purpose, self.epoch, int(batch["number"])))
+        number = min(self.task.method.voxels, flat.shape[2])
+        places = np.stack([random.choice(flat.shape[2], number, replace=False, shuffle=False) for _ in flat])
+        index = torch.from_numpy(places).to(maps.device)[:, None].expand(-1, flat.shape[1], -1)
+        return flat.gather(2, index).movedim(1, 2).flatten(0, 1).float()
+
+    def _augmented(self, images: Tensor, masks: Tensor, batch: dict[str, Any], purpose: str) -> tuple[Tensor, Tensor]:
         augment = self.task.augment
         if augment is None or not augment.active:
             return images, masks
-        seed = derived_seed(self.task.seed, "augment", self.epoch, int(batch["number"]))
+        seed = derived_seed(self.task.seed, purpose, self.epoch, int(batch["number"]))
         params = augment.sample(batch["size"], torch.Generator().manual_seed(seed), images.shape[1])
         own = slice(batch["first"], batch["first"] + len(images))
         least = images.amin(dim=(2, 3, 4))

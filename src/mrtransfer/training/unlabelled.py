@@ -87,8 +87,8 @@ def check_unlabelled(method: NetworkMethod, adapt: Unlabelled | None, network: S
         )
     if processes > 1:
         raise UserError(
-            f"devices: is {processes}, but {method.name} compares whole batches of two domains, which several processes "
-            "cannot share; use 1"
+            f"devices: is {processes}, but {method.name} compares whole batches of two domains, which several "
+            "processes cannot share; use 1"
         )
     method.check(network)
 

@@ -33,9 +33,9 @@ class Halves:
 def mmd_loss(source: Tensor, target: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) -> Tensor:
     """Squared maximum mean discrepancy of ``source`` (n, d) and ``target`` (m, d), the unbiased estimate.
 
-    The kernel is the mean of Gaussians exp(−‖x − y‖² / (a·s)), a in ``bandwidths``, where s is the mean squared distance
-    between different rows of both together, through which no gradient flows. As s does not depend on which row belongs to
-    which domain, the mean of the loss over batches of one and the same domain is zero (it can be negative).
+    The kernel is the mean of Gaussians exp(−‖x − y‖² / (a·s)), a in ``bandwidths``, where s is the mean squared
+    distance between different rows of both together, through which no gradient flows. As s does not depend on which row
+    belongs to which domain, the mean of the loss over batches of one and the same domain is zero (it can be negative).
 
     Sources: Gretton et al. 2012, eq. 3 (the estimate); Long et al., *Learning Transferable Features with Deep
     Adaptation Networks*, ICML 2015 (several kernels, equal weights). Raises :class:`UserError` for fewer than two rows.
@@ -65,8 +65,8 @@ def mcc_loss(logits: Tensor, temperature: float = 2.5) -> Tensor:
     """Minimum class confusion of unlabelled ``logits`` (m, K): how much probability classes share, 0..1 − 1/K.
 
     Probabilities at ``temperature``; rows count the more the surer they are, with weights 1 + exp(−entropy) that sum to
-    m and pass no gradient; the classes' correlations are divided by the sum of their row, and what is off the diagonal is
-    averaged over classes. Source: Jin et al., *Minimum Class Confusion for Versatile Domain Adaptation*, ECCV 2020,
+    m and pass no gradient; the classes' correlations are divided by the sum of their row, and what is off the diagonal
+    is averaged over classes. Source: Jin et al., *Minimum Class Confusion for Versatile Domain Adaptation*, ECCV 2020,
     eq. 2–7.
     """
     logs = torch.log_softmax(_at_least_float32(logits) / temperature, dim=1)

@@ -25,8 +25,8 @@ class _Reversal(torch.autograd.Function):
 
 def reverse_gradient(x: Tensor, factor: float) -> Tensor:
     """``x`` as it is, whose gradient is −``factor`` times what comes back (Ganin et al. 2016, eq. 16–17)."""
-    reversed_: Tensor = _Reversal.apply(x, factor)  # type: ignore[no-untyped-call]
-    return reversed_
+    same: Tensor = _Reversal.apply(x, factor)
+    return same
 
 
 def adversarial_strength(progress: float) -> float:

@@ -4,7 +4,8 @@ Every parameter stays in one optimizer group for life; only ``requires_grad`` an
 A resumed run is therefore the run.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from mrtransfer.common.errors import unknown_name
 from mrtransfer.models.network import StagedNetwork
-from mrtransfer.transfer.method import NetworkMethod
+from mrtransfer.transfer.method import Adaptation, NetworkMethod
 
 ALL = "all"
 
@@ -89,17 +90,36 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
     network.eval()
 
 
-def parameter_groups(network: nn.Module, head: nn.Module, method: NetworkMethod) -> list[dict[str, Any]]:
+@contextmanager
+def running_statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Within the block, batches are normalised as before, but running statistics do not follow them."""
+    layers = normalisation_layers(network)
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def parameter_groups(
+    network: nn.Module, head: nn.Module, method: NetworkMethod, critic: nn.Module | None = None
+) -> list[dict[str, Any]]:
     """Optimizer groups, the same for the whole training: head and backbone, with and without weight decay.
 
     Biases and normalisation layers (parameters of one dimension) are not decayed. ``initial_lr`` is each group's rate
-    before the schedule.
+    before the schedule. ``critic``: what an adaptation trains beside them, at the rate that it says.
     """
     groups = []
-    for part, module, rate in (
+    parts = [
         ("head", head, method.rate),
         ("backbone", network, method.rate if method.backbone_rate is None else method.backbone_rate),
-    ):
+    ]
+    if critic is not None and isinstance(method, Adaptation):
+        parts.append(("critic", critic, method.rate_of_critic))
+    for part, module, rate in parts:
         for decayed in (True, False):
             own = [parameter for parameter in module.parameters() if (parameter.ndim > 1) == decayed]
             decay = method.weight_decay if decayed else 0.0

@@ -98,13 +98,14 @@ class Adaptation(NetworkMethod):
 
     Network and head begin as the source's model. Every step sees a batch of the source, whose labels give the loss, and
     as large a batch of the target, which :meth:`penalty` brings near. The two pass through the network one after the
-    other, so that each is normalised by its own batch where batch norm is ``train``; running statistics are those of the
-    target alone: estimated on all its rows before training, and then following its batches. ``recalibrate``: estimated
-    and then kept, for both domains. ``freeze``: the source's, for both. The last epoch is kept, for without target labels
-    there is nothing to choose by; ``best`` chooses by validation rows of the source.
+    other, so that each is normalised by its own batch where batch norm is ``train``; running statistics are those of
+    the target alone: estimated on all its rows before training, and then following its batches. ``recalibrate``:
+    estimated and then kept, for both domains. ``freeze``: the source's, for both. The last epoch is kept, for without
+    target labels there is nothing to choose by; ``best`` chooses by validation rows of the source.
     """
 
     labels: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = False  # True: for classes that exclude each other, not for one sigmoid per region
 
     batch: int = Field(32, ge=2)
     """Images, or patches, of each of the two domains."""
@@ -119,6 +120,11 @@ class Adaptation(NetworkMethod):
 
     def check(self, network: "StagedNetwork") -> None:
         """Raise :class:`UserError` where ``network`` cannot be adapted in this way."""
+
+    @property
+    def rate_of_critic(self) -> float:
+        """The learning rate of what :meth:`build_critic` gives."""
+        return self.rate
 
     def build_critic(self, features: int, seed: int) -> "nn.Module | None":
         """What is trained beside the network and thrown away afterwards, for so many ``features``; usually nothing."""

@@ -42,6 +42,6 @@ class AdaptiveBatchNorm(Adaptation):
 
         if not normalisation_layers(network):
             raise UserError(
-                f"adaptive_batch_norm: {network.name} has no batch norm whose statistics could be estimated anew; choose "
-                "another network, or another method such as dann"
+                f"adaptive_batch_norm: {network.name} has no batch norm whose statistics could be estimated anew; "
+                "choose another network, or another method such as dann"
             )

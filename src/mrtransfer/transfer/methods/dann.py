@@ -30,6 +30,11 @@ class DANN(Adaptation):
     critic_width: int = Field(256, ge=1)
     """Units in each of the critic's two hidden layers."""
 
+    @property
+    def rate_of_critic(self) -> float:
+        """As the settings say."""
+        return self.critic_rate
+
     def build_critic(self, features: int, seed: int) -> "nn.Module":
         """The domain classifier."""
         from mrtransfer.transfer.critic import domain_critic

@@ -24,6 +24,7 @@ class MCC(Adaptation):
     """
 
     name: ClassVar[str] = "mcc"
+    exclusive: ClassVar[bool] = True
 
     temperature: float = Field(2.5, gt=0)
     """By which logits are divided."""
