@@ -13,6 +13,7 @@ from mrtransfer.data.harmoniser import Harmoniser, NothingLearned
 from mrtransfer.data.volume import background_values
 
 _FEWEST = 16  # pixels along an axis below which it is not shrunk further: the splines need some
+_NEGATIVE = 0.05  # share of the foreground; overshoot of an interpolation is less
 
 
 @HARMONISERS.register("n4")
@@ -21,7 +22,8 @@ class N4(Harmoniser):
 
     Tustison et al., IEEE Transactions on Medical Imaging 29, 2010. Nothing is learned of the source. The field is
     estimated from the foreground on a coarser grid; it is scaled such that the foreground's mean stays as it is.
-    Background stays as it is. Intensities must not be negative: N4 works on their logarithm.
+    Background stays as it is. N4 works on the logarithm of intensities: where more than 5 % of the foreground is
+    negative (a scan that was normalised before, not one that was resampled), it is refused.
     """
 
     name: ClassVar[str] = "n4"
@@ -55,10 +57,11 @@ class N4(Harmoniser):
             inside = foreground_of(channel, background, how)
             if not shows(channel[inside]):
                 continue
-            if channel.min() < 0:
+            negative = float(np.mean(channel[inside] < 0))
+            if negative > _NEGATIVE:
                 raise UserError(
-                    f"has intensities down to {channel.min():g}, and N4 works on their logarithm; give scans as they "
-                    "came from the scanner, not normalised ones"
+                    f"{negative:.0%} of its foreground is negative (down to {channel.min():g}), and N4 works on the "
+                    "logarithm of intensities; give scans as they came from the scanner, not normalised ones"
                 )
             gain = self._gain(channel, inside & (channel > 0))
             corrected = channel / gain

@@ -23,7 +23,9 @@ class Nyul(CurveHarmoniser):
     name: ClassVar[str] = "nyul"
     words: ClassVar[str] = "Nyúl standardisation"
 
-    landmarks: tuple[float, ...] = Field((1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99), min_length=2)
+    landmarks: tuple[float, ...] = Field(
+        (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0), min_length=2
+    )
     """Percentiles of the foreground."""
     scale: tuple[float, float] | None = None
     """The standard scale's ends; by default the averages of the training images' first and last landmarks, so that
