@@ -78,8 +78,8 @@ def rank_correlation(
     """
     found = _checked(x, y, units, strata)
     if found is None:
-        nothing = [float("nan")] * 6
-        return RankCorrelation(0, 0, *nothing, float("nan"), 1.0, True)
+        nan = float("nan")
+        return RankCorrelation(0, 0, nan, nan, nan, nan, nan, nan, nan, 1.0, True)
     score, values, unit, stratum = found
     first, second = np.triu_indices(len(values), 1)
     comparable = (unit[first] != unit[second]) & (stratum[first] == stratum[second])
