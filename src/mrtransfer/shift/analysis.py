@@ -1,21 +1,23 @@
 """Two domains compared: every feature by every distance, what preprocessing changes, maps, and the verdict."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrtransfer.common.errors import UserError
+from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.multiplicity import holm
 from mrtransfer.common.plain import plain
 from mrtransfer.common.progress import progress
+from mrtransfer.data.manifest import Manifest
 from mrtransfer.shift.cleaned import harmonised_rows
 from mrtransfer.shift.design import design_of
 from mrtransfer.shift.measured import EXACTLY_THE_SAME, feature_names, measured, tables_of
 from mrtransfer.shift.placed import draw_maps
 from mrtransfer.shift.settings import ShiftSettings
-from mrtransfer.shift.slices import Slices
+from mrtransfer.shift.slices import Slices, open_slices
 from mrtransfer.shift.verdict import verdict_of
 
 CACHE = "cache"
@@ -70,6 +72,40 @@ def compare_domains(source: Slices, target: Slices, settings: ShiftSettings, dir
         },
         significant=_DIGITS,
     )
+
+
+def compare_manifests(
+    source: Manifest,
+    target: Manifest,
+    settings: ShiftSettings,
+    directory: str | Path,
+    channels: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """:func:`compare_domains` of two datasets' slices, which are read once and kept below ``directory``.
+
+    ``channels`` picks those of the source and those of the target, in the order in which they are compared.
+    """
+    opened = []
+    for place, manifest in enumerate((source, target)):
+        wanted = channels[place] if channels else ()
+        own = pick_channels(manifest, wanted) if wanted else manifest
+        domain = open_slices(own, slices=settings.slices, size=settings.size, directory=Path(directory) / CACHE)
+        opened.append(domain.with_channels(wanted) if wanted and domain.channels != tuple(wanted) else domain)
+    return compare_domains(opened[0], opened[1], settings, directory)
+
+
+def pick_channels(manifest: Manifest, channels: Sequence[str]) -> Manifest:
+    """``manifest`` with only the named channels, in that order; all where one file holds the whole image."""
+    if len(manifest.channels) == 1:
+        return manifest
+    for channel in channels:
+        if channel not in manifest.channels:
+            raise UserError(f"{manifest.name}: {unknown_name('channel', channel, manifest.channels)}")
+    if len(set(channels)) < len(channels):
+        raise UserError(f"{manifest.name}: channels {', '.join(channels)}: each may be there once")
+    columns = [column for column in manifest.table.columns if not str(column).startswith("image:")]
+    wanted = [f"image:{channel}" for channel in channels]
+    return replace(manifest, table=manifest.table[[*columns, *wanted]])
 
 
 def check_domains(source: Slices, target: Slices) -> None:

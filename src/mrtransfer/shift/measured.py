@@ -1,7 +1,6 @@
 """One feature of two domains, and one distance between them: the cells of which a comparison is made."""
 
 import inspect
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import atomic_path, digest, file_digest
 from mrtransfer.shift.distance import Distance, measure
-from mrtransfer.shift.feature import Feature
+from mrtransfer.shift.feature import Feature, FittedFeature
 from mrtransfer.shift.settings import ShiftSettings
 from mrtransfer.shift.slices import Slices
 
@@ -31,17 +30,21 @@ def feature_names(features: Sequence[Feature]) -> list[str]:
 def tables_of(feature: Feature, source: Slices, target: Slices, directory: Path) -> Tables:
     """The feature's tables (n, d) and (m, d), learned where need be of both domains together.
 
-    They are kept in ``directory``, named by what defines them: settings, pixels, and the code of the feature.
+    They are kept in ``directory``, named by what defines them: what was learned, the pixels, the code of the feature.
     """
-    code = [file_digest(file) for file in _files_of(feature)]
-    domains = [[domain.content, [repr(mm) for mm in domain.pixel.tolist()]] for domain in (source, target)]
-    file = directory / f"{feature.name}-{digest([feature.model_dump(mode='json'), domains, code])}.npz"
-    found = _kept(file)
+    fitted = feature.fit(source, target)
+    return _table(fitted, source, directory), _table(fitted, target, directory)
+
+
+def _table(fitted: FittedFeature, domain: Slices, directory: Path) -> np.ndarray:
+    code = [file_digest(file) for file in _files_of(fitted.feature)]
+    sizes = [repr(millimetres) for millimetres in domain.pixel.tolist()]
+    file = directory / f"{fitted.feature.name}-{digest([fitted.to_json(), domain.content, sizes, code])}.npy"
+    found = _kept(file, len(domain))
     if found is None:
-        fitted = feature.fit(source, target)
-        found = fitted(source), fitted(target)
+        found = fitted(domain)
         with atomic_path(file) as temporary, open(temporary, "wb") as out:
-            np.savez(out, x=found[0], y=found[1])
+            np.save(out, found, allow_pickle=False)
     return found
 
 
@@ -52,13 +55,13 @@ def _files_of(feature: Feature) -> list[Path]:
     return [own, here / "feature.py", here / "foreground.py"]
 
 
-def _kept(file: Path) -> Tables | None:
-    """The tables in ``file``; None where it is missing or damaged."""
+def _kept(file: Path, rows: int) -> np.ndarray | None:
+    """The table in ``file``; None where it is missing or damaged."""
     try:
-        with np.load(file, allow_pickle=False) as found:
-            return found["x"], found["y"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        found: np.ndarray = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
         return None
+    return found if found.ndim == 2 and len(found) == rows else None
 
 
 def measured(

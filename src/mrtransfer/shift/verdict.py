@@ -1,4 +1,4 @@
-"""The answer in one sentence: same domain, shifted in intensity, in content or by scanner, or too little data to say."""
+"""The answer in one sentence: same domain, shifted (in intensity, in content, by scanner), or too little data."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
