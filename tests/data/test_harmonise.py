@@ -32,6 +32,7 @@ def head(seed=0, shape=(40, 36), scale=100.0, channels=1, background=0.0, whole=
 def fitted(name, images, **given):
     if name == "n4":
         pytest.importorskip("SimpleITK")
+        given.setdefault("iterations", [5, 5])
     return parse_harmoniser({"name": name, **given}).fit(images)
 
 
@@ -294,7 +295,7 @@ class TestN4:
     @pytest.mark.slow
     def test_takes_most_of_a_bias_field_away(self, biased):
         image, field, tissue = biased
-        corrected = fitted("n4", [])(image[None])[0]
+        corrected = parse_harmoniser("n4").fit([])(image[None])[0]
 
         def variation(values):
             return values.std() / values.mean()
