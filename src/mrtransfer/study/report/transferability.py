@@ -36,16 +36,15 @@ def _row(
     arm: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], metric: str, measures: Measures, order: Sequence[str]
 ) -> dict[str, Any]:
     """An arm with its gain at its largest budget, and all its scores."""
-    last = arm["gains"][-1] if arm["gains"] else {"gain": None, "low": None, "high": None}
-    known = last["low"] is not None and last["high"] is not None
+    last: Mapping[str, Any] = arm["gains"][-1] if arm["gains"] else dict.fromkeys(("gain", "low", "high"))
+    low, high = last["low"], last["high"]
+    known = low is not None and high is not None
     return {
         "arm": arm["arm"],
         "index": order.index(arm["arm"]),
         "against": arm["against"],
         "gain": tables.signed(last["gain"], metric, measures),
-        "interval": f"{measures.number(last['low'], metric)} to {measures.number(last['high'], metric)}"
-        if known
-        else "",
+        "interval": f"{measures.number(low, metric)} to {measures.number(high, metric)}" if known else "",
         "cells": [_number(arm["scores"].get(score["name"])) for score in scores],
     }
 
