@@ -120,7 +120,7 @@ def _opened(folder: Path, fingerprint: str, opened: Callable[[Path, dict[str, An
     try:
         meta = read_json(folder / META)
         return opened(folder, meta) if meta["fingerprint"] == fingerprint else None
-    except (OSError, ValueError, KeyError, UserError):
+    except (OSError, EOFError, ValueError, KeyError, UserError):  # EOFError: NumPy of an empty file
         return None
 
 
