@@ -55,7 +55,6 @@ class KernelDiscrepancy(Prepared):
         self._few = parts.count <= _FEW_PARTS
         self._between: np.ndarray | None = None  # (K, K) sums over pairs of rows of different subjects, if few parts
         self._observed: list[np.ndarray] | None = None  # sums within X, between X and Y, within Y
-        self._rows_sum = np.zeros(len(self.part))
         self.pairs = SubjectPairs(parts, np.zeros(parts.count), np.zeros(len(parts.pairs)), within)
         if self._few:
             self._add_up()
@@ -87,7 +86,7 @@ class KernelDiscrepancy(Prepared):
         return self.pairs.estimate(first, None, *labels), self.pairs.estimate(in_x, weights, *drawn)
 
     def _add_up(self) -> None:
-        """Reduce the kernel to parts against parts."""
+        """Reduce the kernel to a table of parts against parts."""
         between = np.zeros((self.parts.count, self.parts.count))
         for block in self._different_subjects():
             rows, columns = self.part[block.rows], self.part[block.columns]
@@ -100,6 +99,7 @@ class KernelDiscrepancy(Prepared):
         self._observed = [np.array([between[np.ix_(a, b)].sum()]) for a, b in ((x, x), (x, y), (y, y))]
 
     def _from_table(self, first: np.ndarray, weights: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Sums within X, between X and Y, within Y: (B,) each for relabellings, (B',) each for resamples."""
         assert self._between is not None
         table, in_x = self._between, self.parts.in_x
         u = first.astype(float)
@@ -114,6 +114,7 @@ class KernelDiscrepancy(Prepared):
         return labels, drawn
 
     def _from_blocks(self, first: np.ndarray, weights: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The same in one pass over the kernel; what was observed is kept."""
         split, number = self.blocks.split, len(first)
         sums = np.zeros((3, number + len(weights)))  # of pairs within X, between X and Y, within Y
         observed, rows_sum = np.zeros(3), np.zeros(len(self.part))
@@ -124,22 +125,27 @@ class KernelDiscrepancy(Prepared):
             if rows != last:
                 left, last = self._columns(rows, first, weights), rows
             right = left if rows == columns else self._columns(columns, first, weights)
-            met = (values.float() @ right).mul_(left).sum(0, dtype=torch.float64)
+            met = (right @ values.float().T).mul_(left).sum(1, dtype=torch.float64)
             sums[kind] += met.numpy() * twice
-            rows_sum[rows] += values.sum(1).numpy()
+            across = values.sum(1).numpy()
+            rows_sum[rows] += across
             if rows != columns:
                 rows_sum[columns] += values.sum(0).numpy()
-            observed[kind] += float(values.sum()) * twice
+            observed[kind] += across.sum() * twice
+            del values  # before memory for the next block is taken
         sums[1, number:] /= 2  # a pair between domains counts once
         self._observed = [observed[:1], observed[1:2] / 2, observed[2:]]
         of_parts = np.bincount(self.part, rows_sum, minlength=self.parts.count)
-        labels = _of_labels(sums[:, :number].sum(0), first @ of_parts, rows_sum.sum())
+        with_all = np.array([of_parts[row].sum() for row in first])  # one by one: together they would be made float64
+        labels = _of_labels(sums[:, :number].sum(0), with_all, rows_sum.sum())
         return labels, list(sums[:, number:])
 
     def _columns(self, rows: slice, first: np.ndarray, weights: np.ndarray) -> Tensor:
-        """(rows, B + B') float32: the labels and weights of the rows' parts."""
+        """(B + B', rows) float32: the labels and weights of the rows' parts."""
         part = self.part[rows]
-        return torch.from_numpy(np.concatenate([first[:, part], weights[:, part]], dtype=np.float32)).T.contiguous()
+        one_each = len(self.part) == self.parts.count
+        wanted = slice(part[0], part[-1] + 1) if one_each else part  # without a copy
+        return torch.from_numpy(np.concatenate([first[:, wanted], weights[:, wanted]], dtype=np.float32))
 
     def _different_subjects(self) -> Iterator[Block]:
         """The blocks, less their middle and with zeros for pairs of one subject, which are added up on the side."""
@@ -154,6 +160,7 @@ class KernelDiscrepancy(Prepared):
                 if same.any():
                     self._keep_own(block, torch.from_numpy(same))
             yield block
+            del values, block
 
     def _keep_own(self, block: Block, same: Tensor) -> None:
         """Take the pairs of one subject, ``same`` (rows, columns), out of the block."""

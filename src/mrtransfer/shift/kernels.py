@@ -109,14 +109,12 @@ def median_gamma(x: Rows, y: Rows) -> tuple[float, int]:
     half of the pairs are equal, the median is over the others. From more than 2,000 rows it is that of 2,000 of them,
     drawn with a fixed seed.
     """
-    from sklearn.metrics.pairwise import euclidean_distances
-
     split, total = x.shape[0], x.shape[0] + y.shape[0]
     rows = np.arange(total)
     if total > _HEURISTIC_ROWS:
         rows = np.sort(np.random.default_rng(0).choice(total, _HEURISTIC_ROWS, replace=False))
     taken = np.concatenate([_taken(x, rows[rows < split]), _taken(y, rows[rows >= split] - split)])
-    squared = euclidean_distances(taken - taken.mean(0), squared=True)[np.triu_indices(len(taken), 1)]
+    squared = torch.pdist(torch.from_numpy(taken)).square_().numpy()  # of equal rows exactly zero
     median = np.median(squared)
     if median == 0:
         positive = squared[squared > 0]

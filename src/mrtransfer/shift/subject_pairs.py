@@ -6,7 +6,7 @@ import numpy as np
 
 from mrtransfer.shift.parts import Parts
 
-_CELLS = 2**22  # of a table (B, K) that are turned into floats together
+_CELLS = 2**20  # of a table (B, K) that are turned into floats together
 
 
 @dataclass(frozen=True, eq=False)
