@@ -7,7 +7,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from mrtransfer import __version__
-from mrtransfer.cli import data, demo, doctor, list_, predict, report, study
+from mrtransfer.cli import data, demo, doctor, list_, predict, report, shift, study
 from mrtransfer.common.errors import UserError
 
 STOPPED = "stopped; run the same command to continue"
@@ -64,6 +64,7 @@ def options(
 
 app.command("demo")(demo.command)
 app.command("study")(study.command)
+app.command("shift")(shift.command)
 app.command("report")(report.command)
 app.command("predict")(predict.command)
 app.add_typer(data.app, name="data")
