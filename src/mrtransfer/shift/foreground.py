@@ -37,7 +37,8 @@ def ranks(channel: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def signals(image: np.ndarray) -> np.ndarray:
-    """How far each value of ``image`` (C, …) is from air: from the value in all its corners, or from 0 or below."""
+    """float64 (C, …): how far each value of ``image`` is from air's, which is that of all corners, else 0 or less."""
+    image = image.astype(np.float64)
     places = image.reshape(*image.shape, *[1] * (4 - image.ndim))
     air, lowest = background_values(places), image.reshape(len(image), -1).min(axis=1)
     # Corners that differ are noise around 0, or the image's values do not start at 0.
@@ -46,9 +47,9 @@ def signals(image: np.ndarray) -> np.ndarray:
 
 
 def air_threshold(signal: np.ndarray) -> float:
-    """The signal that best divides air from tissue: Otsu 1979 on its logarithm; infinite where there is no signal.
+    """The ``signal`` (float64) that best divides air from tissue, by Otsu 1979 on its logarithm.
 
-    It follows any scale of ``signal`` exactly.
+    It follows any scale of ``signal`` exactly, and is infinite where there is none.
     """
     bright = float(np.percentile(signal, _BRIGHT))
     if bright <= 0:
@@ -61,7 +62,9 @@ def air_threshold(signal: np.ndarray) -> float:
     moment = np.cumsum(share * centres)
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (moment[-1] * below - moment[:-1]) ** 2 / (below * (1 - below))
-    between = np.nan_to_num(between, nan=-1.0, posinf=-1.0)
+    between = np.nan_to_num(between, nan=0.0, posinf=0.0)
+    if between.max() <= 0:
+        return 0.0  # all equally bright
     best = np.flatnonzero(between >= between.max() * (1 - 1e-9))  # an empty gap has one value all over: its middle
     return bright * float(np.exp(edges[1 + best].mean()))
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.ndimage import convolve
+from scipy.ndimage import convolve, distance_transform_edt
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.shift.feature import Family, Feature, each_slice
@@ -14,6 +14,7 @@ from mrtransfer.shift.foreground import foreground, ranks
 from mrtransfer.shift.slices import Slices
 
 _EMPTY = 1e-9  # of all power: less is rounding, and what no pixel can show
+_EDGE = 24  # the anatomy fades out over this part of the picture's side
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float64)
 
 
@@ -21,12 +22,12 @@ _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float64)
 class Spectrum(Feature):
     """Radial power spectrum and noise level within the anatomy: how a scanner resolves and how noisy it is.
 
-    Intensities are replaced by their ranks within the anatomy, and the background is filled with their mean, so that
-    the head's outline is not most of what is seen; the power of this picture's k-space, without its centre, is averaged
-    over rings of equal |k| and divided by its sum; the logarithm (base 10) of each of ``bins`` rings is a column. Rings
-    are in cycles/mm up to the smallest Nyquist frequency of all domains, where all say how large their pixels are, and
-    otherwise in cycles/pixel; ``unit`` settles it. One more column is the logarithm of the noise's standard deviation
-    (Immerkær 1996), relative to the anatomy's.
+    Intensities are replaced by their ranks within the anatomy, which fade to their mean at its edge and outside, so
+    that the head's outline is not most of what is seen. The power of this picture's k-space, without its centre, is
+    averaged over rings of equal |k| and divided by its sum; the logarithm (base 10) of each of ``bins`` rings is a
+    column. Rings are in cycles/mm up to the smallest Nyquist frequency of all domains, where all say how large their
+    pixels are, and otherwise in cycles/pixel; ``unit`` settles it. One more column is the logarithm of the noise's
+    standard deviation (Immerkær 1996), relative to the anatomy's.
 
     Moved by resolution, interpolation, filters, noise and ringing; also by contrast and content, as other tissues are
     bright, or other structures are there. Not moved by any scale of intensities, and hardly by a gamma curve. A picture
@@ -80,7 +81,8 @@ def _of_channel(channel: np.ndarray, inside: np.ndarray, pixel: float, edges: np
     if channel[inside].min() == channel[inside].max():  # nothing to see at any frequency
         return np.full(len(edges), np.log10(_EMPTY))
     contrast = np.where(inside, (ranks(channel, inside) - 0.5) * np.sqrt(12), 0.0)
-    rings = radial_power(contrast, pixel, edges)
+    depth = distance_transform_edt(inside) * (_EDGE / len(inside))
+    rings = radial_power(contrast * np.minimum(depth, 1), pixel, edges)
     return np.log10(np.maximum([*rings, _noise(contrast, inside)], _EMPTY))
 
 
