@@ -89,7 +89,8 @@ def test_results_and_table_have_points_scores_and_seeds(segmented, planned):
         assert entry["sensitivity"] == pytest.approx(by_seed.mean(0), abs=1e-6)
         assert entry["per_seed"] == pytest.approx(by_seed.mean(1), abs=1e-6)
         assert entry["score"] == pytest.approx(by_seed.mean(), abs=1e-6)
-        assert (entry["seeds"], entry["labelled"], entry["budget"]) == ([0, 1], 4, "all")
+        labelled = 0 if one.arm == "as is" else 4
+        assert (entry["seeds"], entry["labelled"], entry["budget"]) == ([0, 1], labelled, "all")
     with open(segmented.folder / "results.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if "froc" in row["metric"]]
     assert len(rows) == len(found) * (1 + 2 + len(FROC_RATES))

@@ -1,6 +1,6 @@
 """Apply a study's model to new images, prepared exactly as those it was trained on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +10,8 @@ import pandas as pd
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import read_json
+from mrtransfer.data.harmonised import harmonised_images
+from mrtransfer.data.harmoniser import FittedHarmoniser
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.store import open_store
 from mrtransfer.deploy.locate import find_images
@@ -38,6 +40,13 @@ def model_task(path: str | Path) -> str:
     return str(spec.get("task", "classification")) if isinstance(spec, dict) else "classification"
 
 
+def harmoniser_of(spec: Mapping[str, Any], folder: Path) -> FittedHarmoniser | None:
+    """What scans pass through before the model that ``spec`` describes sees them; None where they stay as they are."""
+    if spec.get("harmonise") is None:
+        return None
+    return FittedHarmoniser.from_json(spec["harmonise"], f"{folder / 'model.json'}: harmonise")
+
+
 def predict_images(
     model: str | Path, images: Iterable[str | Path], *, device: str = "auto", batch: int = 64
 ) -> list[dict[str, Any]]:
@@ -55,10 +64,12 @@ def predict_images(
     spec = loaded.spec
     with TemporaryDirectory(prefix="mrtransfer-") as scratch:
         store = open_store(manifest, size=spec["size"], fit=spec["fit"], directory=scratch)
+        digests = store.row_digests  # the training data are known by their pixels before they are harmonised
+        fitted = harmoniser_of(spec, model_folder(model))
+        store = store if fitted is None else harmonised_images(store, fitted, scratch)
         probabilities = predict(
             loaded.network, loaded.head, store, np.arange(len(store)), input=spec["input"], device=device, batch=batch
         )
-        digests = store.row_digests
     seen = set(spec["provenance"].get("row_digests", ()))
     return [
         {

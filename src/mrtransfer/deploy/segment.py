@@ -76,7 +76,7 @@ def segment_scan(
     """
     case = read_case(_manifest(scan), 0, with_mask=False)
     _check(case, scan, segmenter)
-    prepared = prepare_case(case, segmenter.plan)
+    prepared = prepare_case(case, segmenter.plan, segmenter.harmonise)
     image = prepared.image.astype(np.float16)  # as cases are stored for training
     modules = (segmenter.network, segmenter.head)
     if not isinstance(precision, Precision):
@@ -91,6 +91,8 @@ def segment_scan(
     if segmenter.cleaning is not None:
         classes = segmenter.cleaning.apply(classes, case.affine, segmenter.labels)
     regions = region_maps(maps, segmenter.loss, segmenter.labels)
+    if segmenter.harmonise is not None:  # the training data are known by their voxels before they are harmonised
+        image = prepare_case(case, segmenter.plan).image.astype(np.float16)
     return Segmented(case, classes, regions, digest([digest(image.data), image.shape]), precision)
 
 

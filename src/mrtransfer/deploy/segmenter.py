@@ -10,8 +10,10 @@ from torch import nn
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.cases.geometry import Axis, axes
 from mrtransfer.data.cases.plan import SegmentationPlan
+from mrtransfer.data.harmoniser import FittedHarmoniser
 from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.data.volume import Case
+from mrtransfer.deploy.predict import harmoniser_of
 from mrtransfer.models.package import load_model
 from mrtransfer.tasks.segmentation.clean import Cleaning
 from mrtransfer.training.precision import Precision
@@ -36,6 +38,8 @@ class Segmenter:
     """Of the weights."""
     provenance: dict[str, Any]
     """What it was trained on."""
+    harmonise: FittedHarmoniser | None = None
+    """What scans pass through before they are prepared."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -57,6 +61,7 @@ class Segmenter:
             axes(inference.get("mirror", ())),
             str(spec["digest"]),
             dict(spec["provenance"]),
+            harmoniser_of(spec, folder),
         )
 
 

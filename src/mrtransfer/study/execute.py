@@ -32,10 +32,17 @@ def execute(plan: Plan, workshop: AnyWorkshop, advance: Advance) -> None:
 
 
 def job_of(run: Run, workshop: AnyWorkshop) -> Job[Any, Any]:
-    """The training that a run asks for."""
+    """The training that a run asks for: on the target's labels, or on the source's with the target's images beside."""
+    checkpoints = workshop.folder / "unfinished" / run.key
+    if run.unlabelled is None:
+        return Job(
+            run.spec, run.weights, run.source, workshop.target, run.drawn.train, run.drawn.validation,
+            run.fold, run.seed, checkpoints,
+        )  # fmt: skip
+    assert run.source is not None, "an arm that adapts has rows of the source"
     return Job(
-        run.spec, run.weights, run.source, workshop.target, run.drawn.train, run.drawn.validation,
-        run.fold, run.seed, workshop.folder / "unfinished" / run.key,
+        run.spec, run.weights, run.source, workshop.source, run.source.train, run.source.validation,
+        run.fold, run.seed, checkpoints, run.unlabelled,
     )  # fmt: skip
 
 

@@ -50,9 +50,11 @@ def train_final(arm: str, plan: Plan, workshop: AnyWorkshop, results: dict[str, 
     seed = recipe.seeds[0]
     drawn = labelled(recipe, target, rows, "all", seed)
     key = digest(["final", like.key, digest(drawn.train.tolist()), digest(drawn.validation.tolist())])
-    run = Run(arm, like.spec, like.weights, like.source, "all", seed, ALL, drawn, np.zeros(0, dtype=int), key)
+    unlabelled = None if like.unlabelled is None else rows
+    nobody = np.zeros(0, dtype=int)
+    run = Run(arm, like.spec, like.weights, like.source, "all", seed, ALL, drawn, nobody, key, unlabelled)
     expected = next(e for e in reversed(results["arms"]) if e["arm"] == arm)
-    described = {"arm": arm, "labelled": drawn.units, "expected": expected["metrics"], "key": key}
+    described = {"arm": arm, "labelled": run.labelled, "expected": expected["metrics"], "key": key}
     folder = workshop.folder / "model"
     if (folder / "model.json").is_file() and read_json(folder / "model.json")["record"].get("key") == key:
         return described

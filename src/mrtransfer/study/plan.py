@@ -4,6 +4,7 @@ A key is the digest of everything that defines a run's result: the pixels, the l
 digest of the initial weights' file or source run, the seed, and the arithmetic. Same key, same bytes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -49,17 +50,20 @@ class Run:
     """The arm's settings, of the class that its task has for arms."""
     weights: WeightsSpec
     source: SourceRun | None
+    """Where its weights come from, and whose rows an arm that adapts learns from."""
     budget: Budget
     seed: int
     fold: int
     drawn: Draw
     test: np.ndarray
     key: str
+    unlabelled: np.ndarray | None = None
+    """Rows of the target that are learned from without their labels; None where the arm does not adapt."""
 
     @cached_property
     def labelled(self) -> int:
-        """Labelled units used, training and validation together."""
-        return self.drawn.units
+        """Labelled units of the target used, training and validation together."""
+        return self.drawn.units if self.spec.method.learns and self.spec.method.labels else 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Plan:
     folds: list[Fold]
     runs: list[Run]
     sources: list[SourceRun]
+    """Those that give weights. An arm that adapts a model folder has the rows of one, which need not be trained."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as a readable table."""
@@ -131,7 +136,8 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, desk: Desk)
 
     Raises :class:`UserError` where a budget is larger than the data or a class has no subject to train on, before
     anything is computed. Runs of a method that learns nothing differ in neither budget nor seed: they share one key,
-    and are validated on the rows of the last.
+    and are validated on the rows of the last. Those of a method that adapts without labels differ in the seed alone;
+    their unlabelled rows are all of the fold's development.
     """
     folds = make_folds_of(recipe, target)
     weights = {name: parse_weights(arm.weights) for name, arm in recipe.arms.items()}
@@ -142,29 +148,58 @@ def make_plan(recipe: Recipe, target: Domain, source: Domain | None, desk: Desk)
     for name, arm in recipe.arms.items():
         for fold in folds:
             wanted = None
-            if weights[name].kind == "source":
+            if arm.needs_source:
                 assert source is not None
                 wanted = _source_run(recipe, arm, source, target, fold, desk)
+            if wanted is not None and weights[name].kind == "source":
                 wanted = sources.setdefault(wanted.key, wanted)
             common = {
                 "format": FORMAT,
                 "task": recipe.task,
                 "data": desk.defines(target, fold, arm),
-                "arm": arm.model_dump(mode="json", exclude={"weights", "method"}),
+                "arm": _settings(arm, "weights", "method"),
                 "method": arm.method.model_dump(mode="json"),
                 "weights": weights[name].model_dump(mode="json", exclude={"file", "trained_on"}),
                 "weights_file": files[name],
                 "source": wanted.key if wanted else None,
                 "arithmetic": desk.arithmetic(arm),
             }
-            last = draws[fold.index][recipe.budgets[-1], recipe.seeds[-1]]
+            unlabelled = None if arm.method.labels else fold.development
             for (budget, seed), drawn in draws[fold.index].items():
-                rows = (drawn.train, drawn.validation, fold.test) if arm.method.learns else (last.validation, fold.test)
-                own = {"rows": [digest(part.tolist()) for part in rows], "seed": seed if arm.method.learns else None}
-                own |= desk.asks(budget if arm.method.learns else recipe.budgets[-1])
-                key = digest(common | own)
-                runs.append(Run(name, arm, weights[name], wanted, budget, seed, fold.index, drawn, fold.test, key))
+                key = digest(common | _own(recipe, arm, fold, draws[fold.index], budget, seed, desk))
+                runs.append(
+                    Run(name, arm, weights[name], wanted, budget, seed, fold.index, drawn, fold.test, key, unlabelled)
+                )
     return Plan(folds, runs, list(sources.values()))
+
+
+def _own(
+    recipe: Recipe,
+    arm: ArmSpec,
+    fold: Fold,
+    draws: Mapping[tuple[Budget, int], Draw],
+    budget: Budget,
+    seed: int,
+    desk: Desk,
+) -> dict[str, Any]:
+    """What of a run's key its budget and seed decide, as far as they make a difference to the arm."""
+    most = recipe.budgets[-1]
+    rows: tuple[np.ndarray, ...]
+    if not arm.method.learns:
+        rows = draws[most, recipe.seeds[-1]].validation, fold.test
+    elif arm.method.labels:
+        rows = draws[budget, seed].train, draws[budget, seed].validation, fold.test
+    else:
+        rows = fold.development, draws[most, seed].validation, fold.test
+    spends = arm.method.learns and arm.method.labels
+    own = {"rows": [digest(part.tolist()) for part in rows], "seed": seed if arm.method.learns else None}
+    return own | desk.asks(budget if spends else most)
+
+
+def _settings(arm: ArmSpec, *without: str) -> dict[str, Any]:
+    """The arm's own settings; where nothing is harmonised, as they were before there was harmonising."""
+    settings = arm.model_dump(mode="json", exclude=set(without))
+    return {key: value for key, value in settings.items() if key != "harmonise" or value is not None}
 
 
 def _draws(recipe: Recipe, target: Domain, folds: list[Fold]) -> list[dict[tuple[Budget, int], Draw]]:
@@ -203,7 +238,7 @@ def _source_run(
         "format": FORMAT,
         "data": desk.defines(source, fold, arm),
         "rows": [digest(part.tolist()) for part in (drawn.train, drawn.validation)],
-        "arm": arm.model_dump(mode="json"),
+        "arm": _settings(arm),
         "weights_file": parse_weights(spec.weights).file_digest(),
         "seed": spec.seed,
         "arithmetic": desk.arithmetic(arm),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrtransfer.models.load_report import LoadReport
+from mrtransfer.study.execute import job_of
 from mrtransfer.study.outcome import save_run
 from mrtransfer.study.plan import Run
 from mrtransfer.study.workshop import Advance, Scores
@@ -40,7 +41,8 @@ def probe_all(runs: list[Run], missing: set[str], workshop: "ClassificationWorks
         network, report = workshop.initial(
             first.spec, first.weights, first.source, workshop.target, first.fold, first.seed
         )
-        features = workshop.features(first.spec, network)
+        store = workshop.seen(job_of(first, workshop), workshop.target)
+        features = workshop.features(first.spec, network, store=store)
         passed = (time.perf_counter() - started) / len(same)
         for group in groups:
             started = time.perf_counter()
@@ -70,10 +72,15 @@ def _keep(
 
 
 def _by_backbone(runs: list[Run]) -> Iterator[list[Run]]:
-    """Runs that share the initial weights of their backbone: all seeds do, where nothing in it is drawn at random."""
+    """Runs that share the initial weights of their backbone: all seeds do, where nothing in it is drawn at random.
 
-    def identity(run: Run) -> tuple[str, int]:
-        return (run.source.key if run.source else "", run.seed if run.weights.is_random(run.spec.network) else -1)
+    And its images: those that are harmonised to the target's own development rows differ from fold to fold.
+    """
+
+    def identity(run: Run) -> tuple[str, int, int]:
+        own_images = run.spec.harmonise is not None and run.source is None
+        seed = run.seed if run.weights.is_random(run.spec.network) else -1
+        return run.source.key if run.source else "", seed, run.fold if own_images else -1
 
     for _, same in groupby(sorted(runs, key=identity), key=identity):
         yield list(same)

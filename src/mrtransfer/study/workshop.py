@@ -14,6 +14,7 @@ from torch import nn
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import atomic_path, digest, read_json, write_json
+from mrtransfer.data.harmoniser import FittedHarmoniser, Harmoniser
 from mrtransfer.data.split import Fold
 from mrtransfer.models.load_report import LoadReport
 from mrtransfer.models.network import StagedNetwork
@@ -21,7 +22,7 @@ from mrtransfer.models.package import LoadedModel, load_model, save_model
 from mrtransfer.models.state_files import read_state
 from mrtransfer.models.weights import SourceState, WeightsSpec, apply_weights, parse_weights, splits_in
 from mrtransfer.study.domain import Domain
-from mrtransfer.study.plan import Plan, Run, SourceRun
+from mrtransfer.study.plan import ALL, Plan, Run, SourceRun, make_folds_of
 from mrtransfer.study.provenance import refuse_seen
 from mrtransfer.study.recipe import ArmSpec, Budget, Recipe
 from mrtransfer.study.statistics.measures import Measures
@@ -49,6 +50,8 @@ class Job(Generic[A, D]):
     seed: int
     checkpoints: Path
     """Where an interrupted training is continued from."""
+    unlabelled: np.ndarray | None = None
+    """Rows of the target that the network is adapted to, without their labels; ``domain`` is then the source."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Workshop(ABC, Generic[A, D, N]):
         self.traces: Path | None = None
         """Where traces of the first training of every arm go, if they are wanted."""
         self._precisions: dict[str, Precision] = {}
+        self._harmonisers: dict[str, FittedHarmoniser] = {}
         self._seen_before: WeakKeyDictionary[nn.Module, Mapping[str, Any]] = WeakKeyDictionary()
 
     # What a task fills in
@@ -173,8 +177,50 @@ class Workshop(ABC, Generic[A, D, N]):
         return [{} for _ in runs]
 
     def findings(self, plan: Plan) -> dict[str, Any]:
-        """Entries of the results beside the statistics of :attr:`measures`."""
-        return {}
+        """Entries of the results beside the statistics of :attr:`measures`: what no labels close of the gap."""
+        from mrtransfer.study.gap import gap_closed
+
+        found = gap_closed(self, plan)
+        return {} if found is None else {"gap": found}
+
+    def harmoniser(self, job: Job[A, D], domain: D) -> FittedHarmoniser | None:
+        """What images of ``domain`` pass through before the job's network sees them; None where they stay as they are.
+
+        Its reference is that of the source model's training rows, without the fold's test subjects; for an arm that
+        uses no source, of all development rows of the target, whose labels make no difference.
+        """
+        source = job.source
+        arm = source.arm if source is not None and domain is self.source else job.arm
+        how: Harmoniser | None = getattr(arm, "harmonise", None)
+        if how is None:
+            return None
+        if source is not None:
+            assert self.source is not None
+            reference, rows = self.source, source.train
+        elif job.domain is self.source:
+            reference, rows = self.source, job.train
+        else:
+            reference, rows = self.target, self._development(job.fold)
+        key = digest([how.model_dump(mode="json"), "source" if reference is self.source else "target", rows.tolist()])
+        if key not in self._harmonisers:
+            self._harmonisers[key] = self.fit_harmoniser(how, reference, rows)
+        return self._harmonisers[key]
+
+    def reference(self, arm: A, fold: Fold) -> dict[str, Any]:
+        """For the keys of runs: whose scans the arm's are harmonised to, where no source run says it."""
+        alone = getattr(arm, "harmonise", None) is not None and not arm.needs_source
+        return {"reference": digest(fold.development.tolist())} if alone else {}
+
+    def fit_harmoniser(self, how: Harmoniser, domain: D, rows: np.ndarray) -> FittedHarmoniser:
+        """The harmoniser with these rows of ``domain`` as reference, for tasks whose recipes have one."""
+        raise NotImplementedError(f"{self.recipe.task} has no harmonisers")
+
+    def _development(self, fold: int) -> np.ndarray:
+        """The target's rows that may be looked at in ``fold``; all, for the model handed over after several folds."""
+        folds = make_folds_of(self.recipe, self.target)
+        if fold != ALL:
+            return folds[fold].development
+        return folds[0].development if len(folds) == 1 else np.arange(len(self.target.labels))
 
     # What all tasks share
 
@@ -217,7 +263,8 @@ class Workshop(ABC, Generic[A, D, N]):
         record: dict[str, Any] = {"weights": report.to_json()}
         precision, trace = self.precision(job.arm), self.trace_of(job)
         if job.arm.method.learns:
-            head = self.fresh_head(job, network, record)
+            adapts = job.unlabelled is not None
+            head = self.head_as_it_is(job) if adapts else self.fresh_head(job, network, record)
             result = self.fit(job, network, head, precision, trace)
             record |= {"curves": result.curves, "best_epoch": result.best_epoch}
         else:
@@ -275,32 +322,30 @@ class Workshop(ABC, Generic[A, D, N]):
                 run.fold, run.seed, self.folder / "unfinished" / run.key,
             )
         )  # fmt: skip
-        rows = [run.train, run.validation]
-        self.save(folder, run.arm, trained.network, trained.head, self.source, run.fold, rows, trained.record)
+        self.save(folder, trained.job, trained.network, trained.head, trained.record)
         trained.discard_checkpoints()
 
-    def save(
-        self,
-        folder: Path,
-        arm: A,
-        network: N,
-        head: nn.Sequential,
-        domain: D,
-        fold: int,
-        rows: Sequence[np.ndarray],
-        record: dict[str, Any],
-    ) -> None:
+    def save(self, folder: Path, job: Job[A, D], network: N, head: nn.Sequential, record: dict[str, Any]) -> None:
         """Write a model folder: weights, how inputs must be prepared, the classes, and what it was trained on.
 
         What its initial weights were trained on counts too: a model tuned on one domain has seen the subjects of both.
+        So do images without labels; a model that was adapted to them is for the target.
         """
-        seen, before = np.concatenate(rows), self._seen_before.get(network, {})
-        subjects = {name for name in domain.subjects[seen] if name} | set(before.get("subjects", ()))
-        digests = set(self.row_digests(domain, fold)[seen].tolist()) | set(before.get("row_digests", ()))
+        arm, domain, before = job.arm, job.domain, self._seen_before.get(network, {})
+        shown = [(domain, np.concatenate([job.train, job.validation]))]
+        if job.unlabelled is not None:
+            domain = self.target
+            shown.append((domain, job.unlabelled))
+        subjects, digests = set(before.get("subjects", ())), set(before.get("row_digests", ()))
+        for own, rows in shown:
+            subjects |= {name for name in own.subjects[rows] if name}
+            digests |= set(self.row_digests(own, job.fold)[rows].tolist())
         splits = splits_in(before, self.target.manifest.name)
+        fitted = self.harmoniser(job, domain)
         spec = {
             "task": self.recipe.task,
-            **self.described(arm, domain, fold, record),
+            **self.described(arm, domain, job.fold, record),
+            **({"harmonise": fitted.to_json()} if fitted is not None else {}),
             "provenance": {
                 "dataset": domain.manifest.name,
                 "subjects": sorted(subjects),
@@ -316,8 +361,7 @@ class Workshop(ABC, Generic[A, D, N]):
     def make_model(self, run: Run, job: Job[A, D], folder: Path, record: dict[str, Any]) -> None:
         """Train the model that is handed over, and write it to ``folder``."""
         trained = self.train(job)
-        rows = [job.train, job.validation]
-        self.save(folder, run.spec, trained.network, trained.head, job.domain, job.fold, rows, trained.record | record)
+        self.save(folder, job, trained.network, trained.head, trained.record | record)
         trained.discard_checkpoints()
 
     def check_weights(self, plan: Plan) -> None:

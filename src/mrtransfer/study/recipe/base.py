@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mrtransfer.common.errors import unknown_name
+from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.strict import Strict
+from mrtransfer.models.weights import parse_weights
 from mrtransfer.study.recipe.specs import Budget, NetworkSpec, SourceSpec, TargetSpec, parsed_method
 from mrtransfer.study.vary import crossed_arms
 from mrtransfer.transfer.method import Method
@@ -27,6 +28,11 @@ class ArmSpec(Strict):
         """Whether the initial weights come from a training on the source domain."""
         return self.weights == "source" or (isinstance(self.weights, dict) and self.weights.get("kind") == "source")
 
+    @property
+    def needs_source(self) -> bool:
+        """Whether it starts from a training on the source domain, or learns from that domain's labels."""
+        return self.starts_from_source or not self.method.labels
+
     @field_validator("method", mode="before")
     @classmethod
     def _method(cls, value: Any) -> Method:
@@ -34,6 +40,21 @@ class ArmSpec(Strict):
         if not method.needs_weights and not cls.CLASSICAL:
             raise ValueError(f"{method.name} is for reconstructions without parameters, and this task has none")
         return method
+
+    @model_validator(mode="after")
+    def _adapts_a_whole_model(self) -> "ArmSpec":
+        if self.method.labels:
+            return self
+        try:
+            weights = parse_weights(self.weights)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        if weights.kind not in ("source", "file") or weights.until or weights.partial:
+            raise ValueError(
+                f"weights: {self.method.name} adapts a whole model of the source, with its head; give source, or the "
+                "folder of a model"
+            )
+        return self
 
 
 class Recipe(Strict):
@@ -109,9 +130,20 @@ class Recipe(Strict):
         if self.target.split.test == 1:
             self._check_that_none_learns()
         for name, spec in self.arms.items():
-            if spec.starts_from_source and self.source is None:
-                raise ValueError(f"arm {name!r} starts from weights: source, but the recipe has no source")
+            if spec.needs_source and self.source is None:
+                does = "starts from weights: source" if spec.starts_from_source else "learns from the source's labels"
+                raise ValueError(f"arm {name!r} {does}, but the recipe has no source")
+            self._check_that_one_harmoniser_is_enough(name, spec)
         return self
+
+    def _check_that_one_harmoniser_is_enough(self, name: str, spec: ArmSpec) -> None:
+        """An arm's scans are brought to the source's raw ones, which its model must then have seen."""
+        own, theirs = (getattr(one, "harmonise", None) for one in (spec, self.source))
+        if spec.needs_source and own is not None and theirs is not None and own != theirs:
+            raise ValueError(
+                f"arm {name!r}: harmonise is {own.name}, and that of the source, whose model it starts from, is "
+                f"{theirs.name}; give both the same, or leave one of them out"
+            )
 
     def _check_that_none_learns(self) -> None:
         for name, spec in self.arms.items():

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from mrtransfer.augment.image import Augment
 from mrtransfer.common.strict import Strict
 from mrtransfer.study.recipe.base import ArmSpec, Recipe
-from mrtransfer.study.recipe.specs import NetworkSpec, SourceSpec
+from mrtransfer.study.recipe.specs import Harmonise, NetworkSpec, SourceSpec
 from mrtransfer.tasks.classification.metrics import METRICS
 
 
@@ -24,6 +24,8 @@ class ClassificationSource(SourceSpec):
     """A source of classified images."""
 
     augment: Augment = Augment()
+    harmonise: Harmonise = None
+    """To the average of the source's own training rows."""
 
 
 class ClassificationArm(ArmSpec):
@@ -31,6 +33,9 @@ class ClassificationArm(ArmSpec):
 
     normalise: Literal["imagenet", "half", "unit", "instance"] = "imagenet"
     augment: Augment = Augment()
+    harmonise: Harmonise = None
+    """What the arm is shown of the target: scans brought to the training rows of the source where the arm uses that,
+    and otherwise to those of the target."""
 
     @field_validator("network")
     @classmethod

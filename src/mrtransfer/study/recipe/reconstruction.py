@@ -29,6 +29,8 @@ def _checked(method: Method) -> Method:
     """``method`` where it can reconstruct; what is only for other tasks is refused."""
     if method.cached:
         raise ValueError(f"{method.name} is for classification; reconstruct with scratch, fine_tune or zero_shot")
+    if not method.labels:
+        raise ValueError(f"{method.name} is for classes and masks; reconstruct with scratch, fine_tune or zero_shot")
     if method.class_weights is not None:
         raise ValueError("class_weights: is for classification; images to be reconstructed have no classes")
     if getattr(method, "head", "linear") != "linear":

@@ -13,7 +13,7 @@ from mrtransfer.data.cases.plan import SegmentationPlan
 from mrtransfer.models.segmentation import check_options
 from mrtransfer.models.segmenters import SEGMENTERS
 from mrtransfer.study.recipe.base import ArmSpec, Recipe
-from mrtransfer.study.recipe.specs import NetworkSpec, SourceSpec, written_method
+from mrtransfer.study.recipe.specs import Harmonise, NetworkSpec, SourceSpec, written_method
 from mrtransfer.tasks.segmentation.losses import LOSSES
 from mrtransfer.tasks.segmentation.metrics import SEGMENTATION_METRICS
 from mrtransfer.transfer.method import Method, parse_method
@@ -73,6 +73,8 @@ class SegmentationSource(SourceSpec):
 
     method: SegmentationMethod = Field(default_factory=lambda: parse_method("scratch"))
     augment: VolumeAugment = VolumeAugment()
+    harmonise: Harmonise = None
+    """To the average of the source's own training rows."""
 
 
 class SegmentationArm(ArmSpec):
@@ -81,6 +83,9 @@ class SegmentationArm(ArmSpec):
     method: SegmentationMethod
     loss: str = "dice_ce"
     augment: VolumeAugment = VolumeAugment()
+    harmonise: Harmonise = None
+    """What the arm is shown of the target: scans brought to the training rows of the source where the arm uses that,
+    and otherwise to those of the target."""
 
     @field_validator("loss")
     @classmethod

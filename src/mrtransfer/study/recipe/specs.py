@@ -1,13 +1,14 @@
 """The parts that recipes of every task share: splits, domains, networks."""
 
 import inspect
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializationInfo, field_validator, model_validator
 
 from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.strict import Strict, unknown_key
 from mrtransfer.data.datasets import DATASETS
+from mrtransfer.data.harmoniser import Harmoniser, parse_harmoniser
 from mrtransfer.transfer.method import Method, parse_method
 
 Budget = int | Literal["all"]
@@ -20,6 +21,18 @@ def parsed_method(value: Any) -> Method:
         return parse_method(value)
     except UserError as error:
         raise ValueError(str(error).removeprefix("method: ").removeprefix("method ")) from error
+
+
+def parsed_harmoniser(value: Any) -> Harmoniser | None:
+    """A harmoniser or none; a mistake in it becomes part of the sentence about the recipe."""
+    try:
+        return None if value is None else parse_harmoniser(value)
+    except UserError as error:
+        raise ValueError(str(error).removeprefix("harmonise: ").removeprefix("harmonise ")) from error
+
+
+Harmonise = Annotated[Harmoniser | None, BeforeValidator(parsed_harmoniser)]
+"""How scans are harmonised before a network sees them, as a recipe says it: a name, or a mapping with settings."""
 
 
 def written_method(method: Method, info: SerializationInfo) -> dict[str, Any]:
@@ -99,6 +112,8 @@ class SourceSpec(DatasetSpec):
         method = parsed_method(value)
         if method.cached or not method.learns:
             raise ValueError(f"{method.name} changes no network; a source is learned with scratch or fine_tune")
+        if not method.labels:
+            raise ValueError(f"{method.name} adapts to a target; a source is learned with scratch or fine_tune")
         return method
 
 

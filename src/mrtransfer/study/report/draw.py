@@ -64,7 +64,7 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
     )
     kind = tables.VERDICT_CLASS[verdict["kind"]]
     measures = context.measures
-    several = len({entry["labelled"] for entry in results["arms"]}) > 1
+    several = len({entry["labelled"] for entry in results["arms"]} - {0}) > 1
     recipe = results.get("recipe")
     return {
         "css": Markup((_HERE / "style.css").read_text(encoding="utf-8")),

@@ -33,7 +33,10 @@ def label_curves(
     unit: str,
     measures: Measures,
 ) -> Markup:
-    """The metric against the number of labels, one line per arm with its 95 % intervals and faint points per seed."""
+    """The metric against the number of labels, one line per arm with its 95 % intervals and faint points per seed.
+
+    Arms that see no label are lines across, with their interval as a band.
+    """
     scale = measures.scale(metric)
     with styled():
         figure, (axes,) = new_figure(4.7, 3.0)
@@ -41,6 +44,9 @@ def label_curves(
         for index, arm in enumerate(order):
             entries = [entry for entry in arms if entry["arm"] == arm and entry["metrics"][metric]["mean"] is not None]
             entries.sort(key=lambda entry: entry["labelled"])
+            if entries and not entries[-1]["labelled"]:
+                _across(axes, entries[-1]["metrics"][metric], scale, index)
+                continue
             labels = np.array([entry["labelled"] for entry in entries]) * 1.018 ** (index - (len(order) - 1) / 2)
             stats = [entry["metrics"][metric] for entry in entries]
             mean = scale * np.array([value["mean"] for value in stats])
@@ -66,6 +72,13 @@ def label_curves(
         axes.set_xlabel(f"labelled {unit}s (log scale)")
         axes.set_title(f"{measures.words[metric]}{' (%)' if scale == 100 else ''}")
         return to_svg(figure, f"{measures.words[metric]} against the number of labelled {unit}s, by arm")
+
+
+def _across(axes: Any, found: dict[str, Any], scale: int, index: int) -> None:
+    """A score that owes nothing to labels."""
+    axes.axhline(scale * found["mean"], ls=line(index), lw=1.2, color=colour(index))
+    if found["low"] is not None:
+        axes.axhspan(scale * found["low"], scale * found["high"], color=colour(index), alpha=0.07, lw=0)
 
 
 def _spread(ticks: list[float], apart: float = 1.25) -> list[float]:

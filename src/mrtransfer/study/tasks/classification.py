@@ -11,6 +11,8 @@ from torch import nn
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.data.audit import audit
+from mrtransfer.data.harmonised import fit_on_images, harmonised_images
+from mrtransfer.data.harmoniser import FittedHarmoniser, Harmoniser
 from mrtransfer.data.masks import PreparedMasks, open_masks
 from mrtransfer.data.split import Fold, units
 from mrtransfer.data.store import Store, open_store
@@ -25,12 +27,14 @@ from mrtransfer.study.report import ReportContext, build_context
 from mrtransfer.study.report.localisation import heat_pictures
 from mrtransfer.study.statistics.measures import CLASSIFICATION, Measures
 from mrtransfer.study.tasks.localisation import localisation, look
+from mrtransfer.study.tasks.starts import check_adaptation
 from mrtransfer.study.workshop import Advance, Job, Scores, Trained, Workshop
 from mrtransfer.tasks.classification.heads import build_head
 from mrtransfer.training.fit import TrainResult, predict, train
 from mrtransfer.training.linear_probes import fit_linear_probes
 from mrtransfer.training.precision import Precision, choose_device, precision_for_training
 from mrtransfer.training.problems import Problem, derived_seed
+from mrtransfer.training.unlabelled import Unlabelled
 from mrtransfer.transfer.method import NetworkMethod
 from mrtransfer.transfer.methods.linear_probe import LinearProbe
 
@@ -60,7 +64,7 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         by = recipe.target.split.by
         target = open_images(recipe.target, recipe.input, folder / "data", by)
         source = None
-        if recipe.source is not None and any(arm.starts_from_source for arm in recipe.arms.values()):
+        if recipe.source is not None and any(arm.needs_source for arm in recipe.arms.values()):
             source = open_images(recipe.source, recipe.input, folder / "data", by)
         return cls(recipe, folder, target, source, device)
 
@@ -81,7 +85,19 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
             "labels": domain.labels.tolist(),
             "classes": list(domain.manifest.classes),
             "channels": self.recipe.input.channels,
+            **self.reference(arm, fold),
         }
+
+    def fit_harmoniser(self, how: Harmoniser, domain: ImageDomain, rows: np.ndarray) -> FittedHarmoniser:
+        """On stored pixels, each image by itself, as new images are seen when the model is used."""
+        return fit_on_images(how, domain.store, rows)
+
+    def seen(self, job: Images, domain: ImageDomain) -> Store:
+        """The pixels of ``domain`` as the job's network is shown them: harmonised, where the arm or the source is."""
+        fitted = self.harmoniser(job, domain)
+        if fitted is None:
+            return domain.store
+        return harmonised_images(domain.store, fitted, self.folder / "data" / "harmonised")
 
     @cached_property
     def masks(self) -> PreparedMasks | None:
@@ -103,8 +119,9 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         spec = self.recipe.source
         assert spec is not None
         return ClassificationArm(
-            network=arm.network, weights=spec.weights, method=spec.method, normalise=arm.normalise, augment=spec.augment
-        )
+            network=arm.network, weights=spec.weights, method=spec.method, normalise=arm.normalise,
+            augment=spec.augment, harmonise=spec.harmonise,
+        )  # fmt: skip
 
     def input_of(self, arm: ClassificationArm) -> dict[str, Any]:
         """How the network of ``arm`` sees the stored pixels."""
@@ -130,16 +147,23 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
             arm.network.name, in_channels=self.recipe.input.channels, until=arm.network.until, seed=seed
         )
 
-    def features(self, arm: ClassificationArm, network: Backbone, domain: ImageDomain | None = None) -> np.ndarray:
+    def features(
+        self,
+        arm: ClassificationArm,
+        network: Backbone,
+        domain: ImageDomain | None = None,
+        *,
+        store: Store | None = None,
+    ) -> np.ndarray:
         """(V, N, D) pooled features of every image of the target (or ``domain``): one pass, kept on disk.
 
-        With horizontal flips there are two views of every image.
+        ``store``: the domain's pixels as the arm is shown them (:meth:`seen`), where that is not as they are. With
+        horizontal flips there are two views of every image.
         """
         precision = self.precision(arm)
-        domain = domain or self.target
         return feature_matrix(
             network,
-            domain.store,
+            store or (domain or self.target).store,
             normalise=arm.normalise,
             precision=precision.dtype,
             channels_last=precision.channels_last,
@@ -158,7 +182,7 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
                 hidden=method.hidden, dropout=method.dropout, seed=derived_seed(job.seed, "head"),
             )  # fmt: skip
         problem = Problem(job.train, job.validation, job.seed)
-        features = self.features(job.arm, network, job.domain)
+        features = self.features(job.arm, network, store=self.seen(job, job.domain))
         probe = fit_linear_probes(
             features, job.domain.labels, [problem], LinearProbe().l2, classes, class_weights=method.class_weights
         )[0]
@@ -168,13 +192,13 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
     def fit(
         self, job: Images, network: Backbone, head: nn.Sequential, precision: Precision, trace: Path | None
     ) -> TrainResult:
-        """Train on augmented images."""
+        """Train on augmented images; with images of the target beside them, where the network is adapted to it."""
         assert isinstance(job.arm.method, NetworkMethod), f"{job.arm.method.name} does not train the network"
         return train(
             network,
             head,
             job.arm.method,
-            job.domain.store,
+            self.seen(job, job.domain),
             job.domain.labels,
             job.train,
             job.validation,
@@ -186,6 +210,7 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
             device=self.device,
             devices=self.devices,
             profile=trace,
+            adapt=None if job.unlabelled is None else Unlabelled(self.seen(job, self.target), job.unlabelled),
         )
 
     def scores(
@@ -193,7 +218,7 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
     ) -> Scores:
         """Probabilities (n, classes) float32."""
         probabilities = predict(
-            trained.network, trained.head, domain.store, rows,
+            trained.network, trained.head, self.seen(trained.job, domain), rows,
             input=self.input_of(trained.job.arm), precision=trained.precision, device=self.device,
         )  # fmt: skip
         return Scores(rows, probabilities)
@@ -226,17 +251,24 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         return look(self, runs, network, heads)
 
     def findings(self, plan: Plan) -> dict[str, Any]:
-        """Localisation, where there are masks."""
+        """As for any task; and localisation, where there are masks."""
         found = localisation(self, plan)
-        return {} if found is None else {"localisation": found}
+        return super().findings(plan) | ({} if found is None else {"localisation": found})
+
+    def check_weights(self, plan: Plan) -> None:
+        """As for any task; and that arms which adapt can, whatever the source learns."""
+        super().check_weights(plan)
+        for name, arm in self.recipe.arms.items():
+            check_adaptation(self, name, arm, plan.folds[0].index)
 
     def make_model(self, run: Run, job: Images, folder: Path, record: dict[str, Any]) -> None:
         """As for any task; of a method on frozen features only the head is fitted."""
         if not run.spec.method.cached:
             return super().make_model(run, job, folder, record)
         network, _ = self.initial(run.spec, run.weights, run.source, self.target, run.fold, run.seed)
-        head = fit_heads([run], self.features(run.spec, network), self)[0].head()
-        return self.save(folder, run.spec, network, head, self.target, run.fold, [job.train, job.validation], record)
+        features = self.features(run.spec, network, store=self.seen(job, self.target))
+        head = fit_heads([run], features, self)[0].head()
+        return self.save(folder, job, network, head, record)
 
     def context(self, plan: Plan) -> ReportContext:
         """Examples, wrong cases, curves, confusion, ROC, calibration, heat maps."""

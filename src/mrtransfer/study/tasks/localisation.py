@@ -19,6 +19,7 @@ from mrtransfer.common.errors import UserError
 from mrtransfer.common.plain import plain
 from mrtransfer.data.masks import PreparedMasks
 from mrtransfer.models.network import Backbone
+from mrtransfer.study.execute import job_of
 from mrtransfer.study.outcome import load_kept
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.statistics import Outcome, analyse, table_measures
@@ -107,14 +108,15 @@ def _cams(
     workshop: "ClassificationWorkshop", run: Run, network: Backbone, heads: Sequence[nn.Sequential], rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Batches of ``rows`` and the Grad-CAMs of their true classes, float32 (heads, n, *places) on the CPU."""
-    target, seen = workshop.target, input_settings(workshop.input_of(run.spec))
+    labels, seen = workshop.target.labels, input_settings(workshop.input_of(run.spec))
+    images = workshop.seen(job_of(run, workshop), workshop.target).images
     precision, device = workshop.precision(run.spec), choose_device(workshop.device)
     with placed(precision, device, network, *heads):
         for start, end in batch_bounds(len(rows), _BATCH):
             own = rows[start:end]
-            inputs = precision.lay_out(to_input(gather(target.store.images, own).to(device), **seen))
+            inputs = precision.lay_out(to_input(gather(images, own).to(device), **seen))
             with precision.autocast(device):
-                found = grad_cams(network, heads, inputs, torch.from_numpy(target.labels[own]).to(device)).cpu()
+                found = grad_cams(network, heads, inputs, torch.from_numpy(labels[own]).to(device)).cpu()
             if found[0, 0].numel() == 1:
                 raise UserError(
                     f"Grad-CAM: {network.name} ends in a single place for images of {inputs.shape[-1]} pixels, which "

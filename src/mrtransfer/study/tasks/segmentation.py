@@ -7,6 +7,8 @@ import numpy as np
 from torch import nn
 
 from mrtransfer.data.cases.store import CaseStore
+from mrtransfer.data.harmonised import fit_on_cases
+from mrtransfer.data.harmoniser import FittedHarmoniser, Harmoniser
 from mrtransfer.data.split import Fold
 from mrtransfer.models.segmentation import SegmentationNetwork, build_segmentation_network, pixel_head
 from mrtransfer.study.plan import Plan
@@ -28,6 +30,7 @@ from mrtransfer.training.fit import TrainResult
 from mrtransfer.training.fit_segmentation import precision_for_segmentation, train_segmenter
 from mrtransfer.training.precision import Precision
 from mrtransfer.training.problems import derived_seed
+from mrtransfer.training.unlabelled import Unlabelled
 from mrtransfer.transfer.method import NetworkMethod
 
 Volumes = Job[SegmentationArm, VolumeDomain]
@@ -57,7 +60,7 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
         by = recipe.target.split.by
         target = open_volumes(recipe.target, folder / "data", by)
         source = None
-        if recipe.source is not None and any(arm.starts_from_source for arm in recipe.arms.values()):
+        if recipe.source is not None and any(arm.needs_source for arm in recipe.arms.values()):
             source = open_volumes(recipe.source, folder / "data", by)
         return cls(recipe, folder, target, source, device)
 
@@ -88,8 +91,16 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
         return given
 
     def store(self, domain: VolumeDomain, fold: int, arm: SegmentationArm) -> CaseStore:
-        """The domain's pixels as the fold's plan prepares them."""
+        """The domain's pixels as the fold's plan prepares them, not harmonised."""
         return self.plans.store(domain, fold, self.dims(arm))
+
+    def seen(self, job: Volumes, domain: VolumeDomain) -> CaseStore:
+        """The pixels of ``domain`` as the job's network is shown them: harmonised, where the arm or the source is."""
+        return self.plans.store(domain, job.fold, self.dims(job.arm), self.harmoniser(job, domain))
+
+    def fit_harmoniser(self, how: Harmoniser, domain: VolumeDomain, rows: np.ndarray) -> FittedHarmoniser:
+        """On scans as they lie in their files."""
+        return fit_on_cases(how, domain.manifest, rows, cache=self.folder / "data" / "harmonisers")
 
     def defines(self, domain: VolumeDomain, fold: Fold, arm: SegmentationArm) -> dict[str, Any]:
         """Pixels, plan, mask classes, and how whole volumes are segmented."""
@@ -99,6 +110,7 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             "mask_labels": domain.mask_labels.to_json(),
             "inference": self.recipe.inference.model_dump(mode="json"),
             "batch": self._batch(arm, domain, fold.index),
+            **self.reference(arm, fold),
         }
 
     def row_digests(self, domain: VolumeDomain, fold: int = 0) -> np.ndarray:
@@ -110,8 +122,9 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
         spec = self.recipe.source
         assert spec is not None
         return SegmentationArm(
-            network=arm.network, weights=spec.weights, method=spec.method, loss=arm.loss, augment=spec.augment
-        )
+            network=arm.network, weights=spec.weights, method=spec.method, loss=arm.loss, augment=spec.augment,
+            harmonise=spec.harmonise,
+        )  # fmt: skip
 
     # Networks
 
@@ -180,14 +193,17 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
     def fit(
         self, job: Volumes, network: SegmentationNetwork, head: nn.Sequential, precision: Precision, trace: Path | None
     ) -> TrainResult:
-        """Train on patches: as many in a step as the plan says, where the method does not."""
+        """Train on patches: as many in a step as the plan says, where the method does not.
+
+        With patches of the target beside those of the source, where the network is adapted to it.
+        """
         method = job.arm.method
         assert isinstance(method, NetworkMethod)
         return train_segmenter(
             network,
             head,
             method.model_copy(update={"batch": self._batch(job.arm, job.domain, job.fold)}),
-            self.store(job.domain, job.fold, job.arm),
+            self.seen(job, job.domain),
             job.train,
             job.validation,
             plan=self.plans.plan(job.domain, job.fold, self.dims(job.arm)),
@@ -200,6 +216,7 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
             device=self.device,
             devices=self.devices,
             profile=trace,
+            adapt=None if job.unlabelled is None else Unlabelled(self.seen(job, self.target), job.unlabelled),
         )
 
     def _batch(self, arm: SegmentationArm, domain: VolumeDomain, fold: int) -> int:
@@ -208,12 +225,16 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
         return int(arm.method.batch) if chosen else self.plans.plan(domain, fold, self.dims(arm)).batch  # type: ignore[attr-defined]
 
     def finish(self, trained: TrainedOnVolumes) -> None:
-        """Choose on validation cases which small components to remove; what is not trained keeps its model's choice."""
+        """Choose on validation cases which small components to remove.
+
+        What sees no label of the target keeps the source model's choice: validation cases of the source are not what a
+        network that was adapted is good at.
+        """
         job, record = trained.job, trained.record
         record["clean"] = None
         if self.recipe.inference.clean == "none":
             return
-        if not job.arm.method.learns:
+        if job.unlabelled is not None or not job.arm.method.learns:
             model = self.pretrained(job)
             assert model is not None  # the head came from it
             same = model.spec["mask_labels"]["regions"] == job.domain.mask_labels.to_json()["regions"]
@@ -240,9 +261,9 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
         }
 
     def findings(self, plan: Plan) -> dict[str, Any]:
-        """FROC, where test subjects have lesions."""
+        """As for any task; and FROC, where test subjects have lesions."""
         found = detection(self, plan)
-        return {} if found is None else {"froc": found}
+        return super().findings(plan) | ({} if found is None else {"froc": found})
 
     def context(self, plan: Plan) -> Any:
         """Best, median and worst subjects in pictures, curves, FROC, the split, per-subject tables."""

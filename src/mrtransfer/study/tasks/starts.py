@@ -1,5 +1,6 @@
 """Where the arms of a study start from, tried out before hours are spent on what will not fit."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,12 +10,49 @@ from mrtransfer.models.network import StagedNetwork, network_state
 from mrtransfer.models.segmentation import SegmentationNetwork
 from mrtransfer.models.weights import WeightsSpec, apply_weights, parse_weights
 from mrtransfer.study.recipe.segmentation import SegmentationArm
-from mrtransfer.study.workshop import Job
+from mrtransfer.study.workshop import AnyWorkshop, Job
 from mrtransfer.transfer.freeze import frozen_stages
 from mrtransfer.transfer.method import Method, NetworkMethod
 
 if TYPE_CHECKING:
     from mrtransfer.study.tasks.segmentation import SegmentationWorkshop
+
+
+def check_adaptation(workshop: AnyWorkshop, name: str, arm: Any, fold: int) -> None:
+    """See that an arm without target labels has a whole model of the target's classes to adapt, and can adapt it.
+
+    Raises :class:`UserError` where the source has other classes than the target, where a file of weights is no model
+    of them, and where the method asks for layers that the network does not have.
+    """
+    if arm.method.labels:
+        return
+    source, seed = workshop.source, workshop.recipe.seeds[0]
+    assert source is not None
+    network = workshop.build(arm, source, fold, seed)
+    try:
+        arm.method.check(network)
+    except UserError as error:
+        raise UserError(f"arms.{name}.method: {error}") from error
+    learned, own = (
+        {"task": workshop.recipe.task, **workshop.described(one, domain, fold, {})}
+        for one, domain in ((workshop.source_arm(arm), source), (arm, workshop.target))
+    )
+    if not workshop.same_outputs(arm, learned):
+        theirs, wanted = (", ".join(_classes(spec)) for spec in (learned, own))
+        raise UserError(
+            f"arms.{name}.method: {arm.method.name} learns the source's classes ({theirs}), which are not the target's "
+            f"({wanted}); bring both to the same with labels"
+        )
+    weights, nobody = parse_weights(arm.weights), np.zeros(0, dtype=np.int64)
+    if weights.kind == "file":
+        workshop.head_as_it_is(
+            Job(arm, weights, None, source, nobody, nobody, fold, seed, workshop.folder / "unfinished", nobody)
+        )
+
+
+def _classes(spec: Mapping[str, Any]) -> list[str]:
+    """The names of what a model that ``spec`` describes can say."""
+    return list(spec["classes"] if "classes" in spec else spec["mask_labels"]["names"][1:])
 
 
 def check_starts(workshop: "SegmentationWorkshop", fold: int) -> None:
@@ -25,6 +63,7 @@ def check_starts(workshop: "SegmentationWorkshop", fold: int) -> None:
     """
     done = set()
     for name, arm in workshop.recipe.arms.items():
+        check_adaptation(workshop, name, arm, fold)
         about = repr([arm.network, arm.weights, arm.loss, getattr(arm.method, "freeze", None), arm.method.learns])
         if about not in done:
             _check(workshop, name, arm, fold)

@@ -12,6 +12,7 @@ from mrtransfer.data.audit import audit
 from mrtransfer.data.cases.fingerprint import fingerprint
 from mrtransfer.data.cases.plan import SegmentationPlan, make_plan
 from mrtransfer.data.cases.store import CaseStore, open_cases
+from mrtransfer.data.harmoniser import FittedHarmoniser
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.mask_labels import MaskLabels
 from mrtransfer.data.readers import suffix
@@ -142,12 +143,15 @@ class Plans:
             self._plans[key] = (self._target_plan if domain is self.target else self._source_plan)(fold, dims)
         return self._plans[key]
 
-    def store(self, domain: VolumeDomain, fold: int, dims: Dims) -> CaseStore:
-        """The domain's pixels, prepared; folds whose plans agree on that share them."""
+    def store(
+        self, domain: VolumeDomain, fold: int, dims: Dims, harmonise: FittedHarmoniser | None = None
+    ) -> CaseStore:
+        """The domain's pixels, prepared, and harmonised first where asked; folds that agree on that share them."""
         plan = self.plan(domain, fold, dims)
-        name = digest(["target" if domain is self.target else "source", plan.data_key])
+        name = digest(["target" if domain is self.target else "source", plan.data_key, harmonise and harmonise.key])
         if name not in self._stores:
-            self._stores[name] = open_cases(domain.manifest, plan, self.folder / "data" / "cases")
+            directory = self.folder / "data" / "cases"
+            self._stores[name] = open_cases(domain.manifest, plan, directory, harmonise=harmonise)
         return self._stores[name]
 
     def _target_plan(self, fold: int, dims: Dims) -> SegmentationPlan:

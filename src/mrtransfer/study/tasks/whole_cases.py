@@ -55,7 +55,7 @@ def predictions(
     """
     arm, fold, labels = trained.job.arm, trained.job.fold, domain.mask_labels
     device, inference = choose_device(workshop.device), workshop.recipe.inference
-    store, plan = workshop.store(domain, fold, arm), workshop.plans.plan(domain, fold, workshop.dims(arm))
+    store, plan = workshop.seen(trained.job, domain), workshop.plans.plan(domain, fold, workshop.dims(arm))
     cleaning = Cleaning.from_json(trained.record.get("clean")) if final else None
 
     def predicted(row: int) -> Predicted:  # a function, so that the probabilities of only one case are in memory
@@ -78,7 +78,7 @@ def predictions(
 def chosen_cleaning(workshop: "SegmentationWorkshop", trained: TrainedOnVolumes) -> Cleaning | None:
     """Which small components to remove, as far as that raises the Dice of the validation cases."""
     domain, rows = trained.job.domain, trained.job.validation
-    store = workshop.store(domain, trained.job.fold, trained.job.arm)
+    store = workshop.seen(trained.job, domain)
     found = predictions(workshop, trained, domain, rows, final=False)
     predicted = {one.row: one.classes for one in found}
     return choose_cleaning(
@@ -96,7 +96,7 @@ def score_subjects(
 
     The predictions of one subject are in memory at a time, and of the others only the boxes that hold something.
     """
-    store = workshop.store(domain, trained.job.fold, trained.job.arm)
+    store = workshop.seen(trained.job, domain)
     units, names = domain.units, workshop.measures.names
     kept: dict[str, np.ndarray] = {}
     table: dict[int, list[float]] = {}
