@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy import stats
 
+from mrtransfer.study.report import gap
 from mrtransfer.study.statistics import Outcome, table_measures
 from mrtransfer.study.statistics.bootstrap import Bootstrap
 from mrtransfer.study.statistics.gap import Gap, gaps_closed, share_closed
@@ -97,16 +99,16 @@ def test_the_share_depends_on_neither_scale_nor_direction_of_the_metric():
 
 def test_a_helpful_arm_is_told_with_its_share_and_interval():
     found = closed({"source only": 0.5, "oracle": 0.8, "DANN": 0.65})
-    gap = found["gaps"][0]
-    entry = gap["arms"][0]
-    assert gap["clear"]
+    told = found["gaps"][0]
+    entry = told["arms"][0]
+    assert told["clear"]
     assert 0.3 < entry["share_low"] < entry["share"] < entry["share_high"] < 0.7
     share, low, high = (f"{100 * entry[key]:.0f} %" for key in ("share", "share_low", "share_high"))
     assert entry["sentence"] == (
         f"DANN closes {share} (95 % interval {low} to {high}) of the gap between “source only” and oracle."
     )
-    assert gap["sentence"].startswith("The gap is ")
-    assert "oracle, with all 30 labelled subjects, against “source only”" in gap["sentence"]
+    assert told["sentence"].startswith("The gap is ")
+    assert "oracle, with all 30 labelled subjects, against “source only”" in told["sentence"]
     json.dumps(found, allow_nan=False)
 
 
@@ -134,10 +136,10 @@ def test_an_arm_that_does_not_help_is_reported_as_such(mean, noise, verdict, sai
 
 def test_where_the_oracle_is_not_clearly_better_there_is_no_gap_to_close():
     found = closed({"source only": 0.5, "oracle": 0.5, "DANN": 0.7})
-    gap = found["gaps"][0]
-    assert not gap["clear"]
-    assert gap["sentence"].startswith("No gap to close: oracle, with all 30 labelled subjects, is not clearly better")
-    entry = gap["arms"][0]
+    told = found["gaps"][0]
+    assert not told["clear"]
+    assert told["sentence"].startswith("No gap to close: oracle, with all 30 labelled subjects, is not clearly better")
+    entry = told["arms"][0]
     assert (entry["share"], entry["share_low"], entry["share_high"]) == (None, None, None)
     assert entry["verdict"] == "helps"
     assert entry["sentence"].startswith("DANN is better than “source only” (")
@@ -166,6 +168,46 @@ def test_several_arms_are_corrected_for_their_number():
 
 
 def test_the_labels_are_the_oracles_alone():
-    gap = closed({"source only": 0.5, "oracle": 0.8, "DANN": 0.6})["gaps"][0]
-    assert gap["labelled"] == 30
-    assert gap["arms"][0]["labelled"] == 0
+    told = closed({"source only": 0.5, "oracle": 0.8, "DANN": 0.6})["gaps"][0]
+    assert told["labelled"] == 30
+    assert told["arms"][0]["labelled"] == 0
+
+
+def shown(found, order=("source only", "DANN", "oracle")):
+    """The partial template on its own, with the sign of an arm as its number."""
+    environment = Environment(loader=FileSystemLoader(gap.__file__.rpartition("/")[0]), undefined=StrictUndefined)
+    page = environment.get_template("gap.html.j2")
+    return page.render(gap=gap.gap_view(found, DICE, order), swatch=lambda index: f"#{index}")
+
+
+def test_the_report_shows_share_gain_and_sentences():
+    found = closed({"source only": 0.5, "oracle": 0.8, "DANN": 0.65}) | {"notes": ["A note."]}
+    entry = found["gaps"][0]["arms"][0]
+    page = shown(found)
+    assert entry["sentence"] in page
+    assert found["gaps"][0]["sentence"] in page
+    assert f"{100 * entry['share']:.0f}<small>" in page
+    assert "#1" in page
+    assert "<circle" in page
+    assert "A note." in page
+
+
+def test_without_a_gap_the_report_draws_no_share():
+    page = shown(closed({"source only": 0.5, "oracle": 0.5, "DANN": 0.5}) | {"notes": []})
+    assert "No gap to close" in page
+    assert "<circle" not in page
+
+
+def test_where_nobody_can_be_measured_the_report_says_why():
+    page = shown({"gaps": [], "notes": ["What DANN closes of the gap is not told: no oracle."]})
+    assert "What DANN closes of the gap is not told: no oracle." in page
+    assert "<table" not in page
+    assert gap.gap_view(None, DICE, ()) is None
+
+
+def test_the_table_of_every_number_has_the_shares():
+    found = closed({"source only": 0.5, "oracle": 0.8, "DANN": 0.65})
+    (row,) = gap.gap_rows(found)
+    entry = found["gaps"][0]["arms"][0]
+    assert (row["arm"], row["against"], row["metric"]) == ("DANN", "oracle", "dice/share_of_gap_closed")
+    assert (row["value"], row["low"], row["high"]) == (entry["share"], entry["share_low"], entry["share_high"])
