@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.transfer.method import Method, parse_method
+from mrtransfer.transfer.method import Adaptation, Method, parse_method
 from mrtransfer.transfer.methods import METHODS
 
 
@@ -100,3 +100,30 @@ def test_only_a_linear_head_starts_from_the_probe():
     assert parse_method("fine_tune").starts_from_probe
     assert not parse_method({"name": "fine_tune", "head": "mlp"}).starts_from_probe
     assert not parse_method("scratch").starts_from_probe
+
+
+ADAPTATIONS = {"adaptive_batch_norm", "dann", "dan", "deep_coral", "mcc"}
+
+
+def test_methods_that_need_no_labels_of_the_target_say_so():
+    assert {name for name in METHODS.names() if not METHODS.get(name).labels} == ADAPTATIONS
+    for name in ADAPTATIONS:
+        method = parse_method(name)
+        assert isinstance(method, Adaptation)
+        assert (method.select, method.head, method.starts_from_probe) == ("last", "linear", False)
+        assert method.learns
+        assert not method.cached
+
+
+def test_an_adaptation_begins_with_the_sources_head_and_so_with_no_probe():
+    with pytest.raises(UserError, match=r"method dann: head_start"):
+        parse_method({"name": "dann", "head_start": "probe"})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rate": 1e-3}, {"epochs": 3}, {"freeze": "layer1"}, {"class_weights": "balanced"}]
+)
+def test_adaptive_batch_norm_trains_nothing_and_refuses_settings_of_training(settings):
+    with pytest.raises(UserError, match=next(iter(settings))):
+        parse_method({"name": "adaptive_batch_norm", **settings})
+    assert parse_method({"name": "adaptive_batch_norm", "batch": 64, "steps": 5}).epochs == 0

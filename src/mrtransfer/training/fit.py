@@ -15,7 +15,7 @@ from mrtransfer.training.batches import image_batches, input_settings
 from mrtransfer.training.classifier import ClassificationTask, Classifier
 from mrtransfer.training.engine import CHECKPOINT, TrainResult, run_training
 from mrtransfer.training.precision import FLOAT32, Precision, choose_device, placed
-from mrtransfer.training.unlabelled import Unlabelled
+from mrtransfer.training.unlabelled import Unlabelled, check_channels
 from mrtransfer.transfer.method import NetworkMethod
 
 __all__ = ["CHECKPOINT", "Images", "TrainResult", "predict", "train"]
@@ -67,6 +67,8 @@ def train(
     Raises :class:`UserError` where ``method.freeze`` is no stage of the network, where training diverges, where
     the checkpoint cannot be written, and where ``method`` and ``adapt`` do not go together.
     """
+    if adapt is not None:
+        check_channels(store.images.shape[1], adapt.store.images.shape[1])
     task = ClassificationTask(
         method=method,
         train=np.asarray(train_rows, dtype=np.int64),

@@ -24,7 +24,7 @@ from mrtransfer.training.precision import (
     training_steps,
 )
 from mrtransfer.training.segmenter import SegmentationTask, Segmenter, check_cases
-from mrtransfer.training.unlabelled import Unlabelled
+from mrtransfer.training.unlabelled import Unlabelled, check_channels
 from mrtransfer.training.windows import cut
 from mrtransfer.transfer.method import Adaptation, NetworkMethod
 
@@ -77,6 +77,8 @@ def train_segmenter(
         raise UserError(
             f"head: {method.head} is for classification; segmentation has a 1×1×1 convolution: leave it out"
         )
+    if adapt is not None:
+        check_channels(len(cases.channels), len(adapt.store.channels))
     if isinstance(method, Adaptation) and method.exclusive and by_region(loss):
         raise UserError(
             f"method {method.name}: needs classes that exclude each other, and loss {loss} has one sigmoid per region; "

@@ -93,6 +93,14 @@ def check_unlabelled(method: NetworkMethod, adapt: Unlabelled | None, network: S
     method.check(network)
 
 
+def check_channels(source: int, target: int) -> None:
+    """Raise :class:`UserError` where the two domains have different numbers of channels."""
+    if source != target:
+        raise UserError(
+            f"channels: the source has {source} and the unlabelled target has {target}; it must have as many"
+        )
+
+
 class WithUnlabelled:
     """Batches with as large a half without labels."""
 

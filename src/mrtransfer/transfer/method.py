@@ -101,7 +101,8 @@ class Adaptation(NetworkMethod):
     other, so that each is normalised by its own batch where batch norm is ``train``; running statistics are those of
     the target alone: estimated on all its rows before training, and then following its batches. ``recalibrate``:
     estimated and then kept, for both domains. ``freeze``: the source's, for both. The last epoch is kept, for without
-    target labels there is nothing to choose by; ``best`` chooses by validation rows of the source.
+    target labels there is nothing to choose by; ``best`` chooses by validation rows of the source, which are then
+    seen with the target's statistics.
     """
 
     labels: ClassVar[bool] = False
