@@ -130,9 +130,9 @@ def _harmonised(results: dict[str, Any]) -> Table:
 
 
 def _table(first: str, second: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(first, style="cyan")
-    table.add_column(second)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column(first, style="cyan", no_wrap=True)
+    table.add_column(second, no_wrap=True)
     for name in others:
         table.add_column(name, justify="right")
     return table

@@ -27,8 +27,17 @@ def design_of(units_x: np.ndarray, units_y: np.ndarray, permutations: int) -> di
         "exact": exact,
         "permutations": parts.possible if exact else permutations,
         "smallest_p": smallest,
+        "largest_normalised": _largest_normalised(smallest) if exact else None,
     }
     return {**found, "subjects_words": _who(pairs, only_x, only_y), "words": _why(parts, found, pairs, only_x, only_y)}
+
+
+def _largest_normalised(smallest_p: float) -> float:
+    """Standard deviations that a value can lie above the mean of all relabellings, itself among them: √((1 − p) / p).
+
+    It is reached where all others are alike; the fewer relabellings there are, the less stands out.
+    """
+    return float(np.sqrt((1 - smallest_p) / smallest_p))
 
 
 def p_text(p: float | None) -> str:
@@ -74,7 +83,8 @@ def _why(parts: Parts, found: dict[str, Any], pairs: int, only_x: int, only_y: i
     mirrored = " (swapping everything gives the same distance)" if least == 2 else ""
     return (
         f"{text} All of them are tried, the observed one among them, so that no p below {least}/{parts.possible:,} = "
-        f"{p_text(found['smallest_p'])} is possible{mirrored}, however large the difference."
+        f"{p_text(found['smallest_p'])} is possible{mirrored} and no value more than "
+        f"{found['largest_normalised']:.1f} standard deviations above chance, however large the difference."
     )
 
 

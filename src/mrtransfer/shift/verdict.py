@@ -93,26 +93,38 @@ def _open(found: Mapping[str, Any], design: Mapping[str, Any], source: str, targ
         if len(families) > 1
         else ""
     )
-    strongest = families[0]
-    largest = (
-        f"; the largest difference between {source} and {target} is {FAMILIES[strongest['family']]} "
-        f"({strongest['feature']}: {deviations(strongest['normalised'])}, p {p_text(strongest['p'])})"
-        if np.isfinite(_number(strongest["normalised"]))
-        else ""
-    )
     return (
         f"Too little data to say: with {design['subjects_words']} no p below {p_text(found['smallest_p'])} is possible"
-        f"{correction}, however large the difference{largest}"
+        f"{correction}, however large the difference{_largest(found, design, source, target)}"
     )
 
 
-def deviations(normalised: float | None) -> str:
+def _largest(found: Mapping[str, Any], design: Mapping[str, Any], source: str, target: str) -> str:
+    """What stands out most where nothing can be shown."""
+    families = found["families"]
+    strongest = families[0]
+    if not np.isfinite(_number(strongest["normalised"])):
+        return ""
+    limit = design["largest_normalised"]
+    most = f" of at most {limit:.1f}" if limit is not None else ""
+    largest = (
+        f"{FAMILIES[strongest['family']]} ({strongest['feature']}: {deviations(strongest['normalised'], most)}, "
+        f"p {p_text(strongest['p'])})"
+    )
+    at_limit = [one for one in families if _number(one["p"], 1.0) <= found["smallest_p"] * (1 + 1e-6)]
+    if not at_limit:
+        return f"; the largest difference between {source} and {target} is {largest}"
+    where = _and([FAMILIES[one["family"]] for one in at_limit])
+    return f"; of all divisions of these subjects the observed one is the farthest apart {where}, most of all {largest}"
+
+
+def deviations(normalised: float | None, most: str = "") -> str:
     """``12.3 standard deviations above chance``; also below, and where nothing varied."""
     value = _number(normalised)
     if not np.isfinite(value):
         return "chance alone shows no variation"
     side = "above" if value >= 0 else "below"
-    return f"{abs(value):,.{0 if abs(value) >= 100 else 1}f} standard deviations {side} chance"
+    return f"{abs(value):,.{0 if abs(value) >= 100 else 1}f}{most} standard deviations {side} chance"
 
 
 def _scanner_names(source: Iterable[str], target: Iterable[str]) -> dict[str, Any]:

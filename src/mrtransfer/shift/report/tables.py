@@ -8,9 +8,9 @@ from mrtransfer.shift.design import p_text
 from mrtransfer.shift.verdict import ALPHA, FAMILIES, OPEN
 
 
-def number(value: float | None) -> str:
-    """Three digits, as ``0.0712`` or ``1.2e-05``; ``–`` where there is none."""
-    return "–" if value is None else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+def number(value: float | None, digits: int = 3) -> str:
+    """So many digits, as ``0.0712`` or ``1.2e−5``; ``–`` where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
 
 
 def deviations(value: float | None) -> str:
@@ -20,7 +20,7 @@ def deviations(value: float | None) -> str:
 
 def interval(row: Mapping[str, Any]) -> str:
     """``0.02 to 0.13``; empty where there is none."""
-    return "" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
+    return "" if row["low"] is None else f"{number(row['low'], 2)} to {number(row['high'], 2)}"
 
 
 def families_view(results: Mapping[str, Any]) -> list[dict[str, Any]]:
