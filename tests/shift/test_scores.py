@@ -325,3 +325,32 @@ def test_a_class_of_a_single_sample_has_no_gaussian():
     features, labels = samples()
     with pytest.raises(UserError, match="a class has only one sample"):
         gaussian_bhattacharyya(features, np.r_[3, labels[1:]])
+
+
+# Real images
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_imagenet_s_features_score_higher_than_random_ones_on_real_tumours(real_data, weights_folder):
+    """The scores that need no more than features and labels; GBC is left out, which prefers some random features."""
+    import torch
+    from PIL import Image
+
+    from mrtransfer.models.network import build_network
+    from mrtransfer.models.weights import apply_weights
+
+    files = sorted((real_data / "brain_tumour_4class" / "Training").glob("*/*.jpg"))[::12]
+    names = [file.parent.name for file in files]
+    labels = np.unique(names, return_inverse=True)[1]
+    pixels = np.stack([np.asarray(Image.open(file).convert("RGB").resize((64, 64))) for file in files])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+    tables = []
+    for weights in (str(weights_folder / "mobilenetv2_100.imagenet.safetensors"), "random"):
+        network = build_network("mobilenetv2_100", seed=0)
+        apply_weights(network, weights)
+        with torch.inference_mode():
+            tables.append(network.eval()(images).numpy())
+    for name in sorted(set(OF_FEATURES) - {"gbc"}):
+        published, random = (OF_FEATURES[name](table, labels) for table in tables)
+        assert published > random, name

@@ -120,8 +120,8 @@ def test_nothing_of_a_test_row_reaches_a_score(laid_out, found, gained, monkeypa
     plan, workshop = laid_out
     real = type(workshop).features
 
-    def spoilt(self, arm, network, domain=None):
-        features = np.array(real(self, arm, network, domain))
+    def spoilt(self, *args, **options):
+        features = np.array(real(self, *args, **options))
         features[:, plan.folds[0].test] = np.nan
         return features
 

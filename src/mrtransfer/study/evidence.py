@@ -56,7 +56,8 @@ def spread(rows: np.ndarray, most: int) -> np.ndarray:
 
 def _of_images(workshop: "ClassificationWorkshop", run: Run, rows: np.ndarray, network: Any) -> dict[str, Any]:
     rows = spread(rows, MOST_SAMPLES)
-    features = np.asarray(workshop.features(run.spec, network)[0][rows])
+    store = workshop.seen(job_of(run, workshop), workshop.target)
+    features = np.asarray(workshop.features(run.spec, network, store=store)[0][rows])
     return {
         "features": features,
         "labels": workshop.target.labels[rows],
@@ -103,7 +104,7 @@ def _of_volumes(
 ) -> list[CaseVoxels]:
     """Voxels of patches with foreground, at the last stage whose weights are all transferred."""
     target = workshop.target
-    store = workshop.store(target, run.fold, run.spec)
+    store = workshop.seen(job_of(run, workshop), target)
     patch = workshop.plans.plan(target, run.fold, workshop.dims(run.spec)).patch
     device = choose_device(workshop.device)
     found = []
