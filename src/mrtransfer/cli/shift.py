@@ -78,7 +78,7 @@ def command(
         print_json({**results, "folder": str(folder), "report": str(report), "figures": [str(one) for one in figures]})
         return
     show_shift(results)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(f"report   {report}", markup=False, soft_wrap=True)
     console.print(f"figures  {folder / 'figures'}", markup=False, soft_wrap=True)
     console.print(f"numbers  {folder / 'results.json'}", markup=False, soft_wrap=True)
@@ -88,7 +88,7 @@ def show_shift(results: dict[str, Any]) -> None:
     """Print the verdict's sentence, the table of distances, what the design can show, and harmonisers' effects."""
     from mrtransfer.shift.design import p_text
 
-    console, verdict = Console(highlight=False), results["verdict"]
+    console, verdict = Console(highlight=False, emoji=False), results["verdict"]
     console.print(f"\n{verdict['sentence']}\n", style="bold", markup=False, soft_wrap=not console.is_terminal)
     console.print(_distances(results))
     corrected = p_text(verdict["smallest_p_holm"])
