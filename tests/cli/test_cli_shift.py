@@ -95,7 +95,7 @@ def test_without_out_the_folder_is_named_by_the_domains(mrtransfer, tmp_path, mo
         ((HERE, "phantom:?contrast=t3"), "TARGET: phantom: unknown contrast 't3'"),
         ((HERE, "phantom:?subjects=many"), "TARGET"),
         ((HERE, HERE), "source and target hold the same slices"),
-        ((HERE, "phantom:?subjects=1&slices=2&first_subject=50"), "has 1 subject"),
+        ((HERE, "phantom:?subjects=1&slices=2&first_subject=50"), "the target (phantom) has 1 subject"),
         ((HERE, THERE.replace("contrast=t2", "contrast=t2,t1")), "the source has 1 channel (image) and the target 2"),
         ((HERE, THERE, "--features", "pixel"), "did you mean 'pixels'"),
         ((HERE, THERE, "--features", "histogram?bin=4"), "unknown key 'bin': did you mean 'bins'"),

@@ -166,7 +166,7 @@ def test_identical_domains_are_refused(cohorts, tmp_path):
 
 
 def test_one_subject_is_refused(cohorts, tmp_path):
-    with pytest.raises(UserError, match="has 1 subject"):
+    with pytest.raises(UserError, match=r"the source \(phantom\) has 1 subject"):
         compared(cohorts[0].take([0, 1]), cohorts[1], tmp_path)
 
 

@@ -109,7 +109,13 @@ def pick_channels(manifest: Manifest, channels: Sequence[str]) -> Manifest:
 
 
 def check_domains(source: Slices, target: Slices) -> None:
-    """Raise :class:`UserError` where the two cannot be compared channel by channel, or are one and the same."""
+    """Raise :class:`UserError` where the two cannot be compared channel by channel, or subject by subject."""
+    for role, domain in (("source", source), ("target", target)):
+        if len(np.unique(domain.subjects)) < 2:
+            raise UserError(
+                f"the {role} ({domain.name}) has 1 subject: what a distance is worth is judged by how much subjects "
+                "differ, so each domain needs at least two"
+            )
     if len(source.channels) != len(target.channels):
         raise UserError(
             f"the source has {_listed(source)} and the target {_listed(target)}: both need the same number, so pick "

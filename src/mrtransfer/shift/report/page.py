@@ -10,7 +10,6 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-import mrtransfer
 from mrtransfer.common.files import write_text
 from mrtransfer.shift.design import p_text
 from mrtransfer.shift.report.points import maps_view
@@ -18,7 +17,7 @@ from mrtransfer.shift.report.tables import distance_groups, families_view, harmo
 from mrtransfer.shift.verdict import OPEN, SAME, SHIFTED
 
 _HERE = Path(__file__).parent
-_STYLE = Path(mrtransfer.__file__).parent / "study" / "report" / "style.css"  # the look of all reports
+_STYLE = Path(__file__).parents[2] / "study" / "report" / "style.css"  # the look of all reports
 _MARKS = {SHIFTED: ("bad", "≠"), SAME: ("same", "="), OPEN: ("open", "?")}
 _COLUMNS = ("feature", "family", "words", "value", "low", "high", "null_mean", "null_sd", "normalised", "p", "p_holm")
 
