@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def check_adaptation(workshop: AnyWorkshop, name: str, arm: Any, fold: int) -> None:
     """See that an arm without target labels has a whole model of the target's classes to adapt, and can adapt it.
 
-    Raises :class:`UserError` where the source has other classes than the target, where a file of weights is no model
-    of them, and where the method asks for layers that the network does not have.
+    Raises :class:`UserError` where the source has other classes or channels than the target, where a file of weights
+    is no model of them, and where the method asks for layers that the network does not have.
     """
     if arm.method.labels:
         return
@@ -33,6 +33,7 @@ def check_adaptation(workshop: AnyWorkshop, name: str, arm: Any, fold: int) -> N
         arm.method.check(network)
     except UserError as error:
         raise UserError(f"arms.{name}.method: {error}") from error
+    check_channels(workshop, arm, fold, f"arms.{name}.method")
     learned, own = (
         {"task": workshop.recipe.task, **workshop.described(one, domain, fold, {})}
         for one, domain in ((workshop.source_arm(arm), source), (arm, workshop.target))
@@ -50,6 +51,21 @@ def check_adaptation(workshop: AnyWorkshop, name: str, arm: Any, fold: int) -> N
         )
 
 
+def check_channels(workshop: AnyWorkshop, arm: Any, fold: int, where: str) -> None:
+    """Raise :class:`UserError` that begins with ``where`` unless both domains have as many channels.
+
+    They are compared channel by channel, in their order. Images of a classification study all have the same ones.
+    """
+    theirs, own = (
+        workshop.described(arm, domain, fold, {}).get("channels", ()) for domain in (workshop.source, workshop.target)
+    )
+    if len(theirs) != len(own):
+        raise UserError(
+            f"{where}: the source has {len(theirs)} channels and the target {len(own)}; both must have as many, in "
+            "the order in which they take each other's place"
+        )
+
+
 def _classes(spec: Mapping[str, Any]) -> list[str]:
     """The names of what a model that ``spec`` describes can say."""
     return list(spec["classes"] if "classes" in spec else spec["mask_labels"]["names"][1:])
@@ -64,7 +80,8 @@ def check_starts(workshop: "SegmentationWorkshop", fold: int) -> None:
     done = set()
     for name, arm in workshop.recipe.arms.items():
         check_adaptation(workshop, name, arm, fold)
-        about = repr([arm.network, arm.weights, arm.loss, getattr(arm.method, "freeze", None), arm.method.learns])
+        same = (arm.network, arm.weights, arm.loss, arm.harmonise is None, arm.method.learns)
+        about = repr([*same, getattr(arm.method, "freeze", None)])
         if about not in done:
             _check(workshop, name, arm, fold)
         done.add(about)
@@ -119,6 +136,8 @@ def _check_source(
     untrained = workshop.build(learned, workshop.source, fold, seed)
     check_stages(untrained, learned.method, "source")
     check_takes_source(network, untrained, weights, f"arms.{name}")
+    if arm.harmonise is not None:
+        check_channels(workshop, arm, fold, f"arms.{name}.harmonise")
     spec = {"task": workshop.recipe.task, **workshop.described(learned, workshop.source, fold, {})}
     if not arm.method.learns and not workshop.same_outputs(arm, spec):
         own, theirs = (", ".join(domain.mask_labels.names[1:]) for domain in (workshop.target, workshop.source))
