@@ -12,7 +12,7 @@ from mrtransfer.shift.frequencies import BLOCK, Estimate, Frequencies
 from mrtransfer.shift.kernels import Gamma, choose_kernel
 from mrtransfer.shift.parts import Parts
 from mrtransfer.shift.subject_pairs import SubjectPairs
-from mrtransfer.shift.tables import Rows, check_rows
+from mrtransfer.shift.tables import Rows, check_rows, check_tables
 
 _KEPT_BYTES = 2**27  # of the parts' sums; more are computed again for every question
 
@@ -33,7 +33,10 @@ def random_feature_mmd(
     ``X`` (n, d), ``Y`` (m, d): arrays, memory maps, or anything with a shape whose slices are arrays; 4,096 rows are in
     memory at a time. ``gamma`` as in :func:`maximum_mean_discrepancy`. Raises :class:`UserError` as that does.
     """
-    check_rows(X, Y)
+    if isinstance(X, np.ndarray) and isinstance(Y, np.ndarray):
+        X, Y = check_tables(X, Y)  # noqa: N806
+    else:
+        check_rows(X, Y)
     bank = Frequencies(choose_kernel("rbf", gamma, X, Y), X, features, seed)
     (sums_x, norms_x), (sums_y, norms_y) = (bank.total(table) for table in (X, Y))
     n, m = X.shape[0], Y.shape[0]
