@@ -11,6 +11,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from safetensors.torch import save_file
 
 import mrtransfer.study.report.draw as draw
+from mrtransfer.common.errors import UserError
 from mrtransfer.models.network import build_network
 from mrtransfer.models.package import load_model
 from mrtransfer.models.segmentation import build_segmentation_network
@@ -131,6 +132,21 @@ def test_nothing_of_a_test_row_reaches_a_score(laid_out, found, gained, monkeypa
     ))  # fmt: skip
     again = transferability(workshop, plan, results_of(gained))
     assert again["arms"] == found["arms"]
+
+
+def test_a_network_whose_features_cannot_be_had_has_no_scores_and_stops_nothing(laid_out, gained, monkeypatch):
+    plan, workshop = laid_out
+
+    def fails(*args, **options):
+        raise UserError("the features are not finite")
+
+    monkeypatch.setattr(type(workshop), "features", fails)
+    told = transferability(workshop, plan, results_of(gained))
+    assert all(arm["missing"]["knn"] == "the features are not finite" for arm in told["arms"])
+    assert all(arm["scores"] == {} for arm in told["arms"])
+    assert told["scores"] == told["correlations"] == []
+    assert told["sentence"] == "Of 5 arms with transferred weights, no score could be computed."
+    assert drawn(transferability_view(told, CLASSIFICATION, list(RECIPE["arms"]), "subject"))
 
 
 def test_leep_asks_the_source_model_s_own_head(laid_out):

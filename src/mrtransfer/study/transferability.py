@@ -94,8 +94,10 @@ def _start(
     seen = run.spec.model_dump(mode="json", exclude={"method", "weights", "augment", "loss"})
     name = digest([report.digest, seen])
     if name not in starts:
-        evidence = evidence_of(workshop, run, rows, network, report)
-        values, missing = scored(scores, evidence)
+        try:
+            values, missing = scored(scores, evidence_of(workshop, run, rows, network, report))
+        except UserError as error:  # a study that is done must not fail for what is only told beside it
+            values, missing = {}, {score.name: str(error) for score in scores}
         starts[name] = _Start(network.name, str(report.provenance.get("from", run.weights.kind)), values, missing)
     return name
 

@@ -21,6 +21,8 @@ def sentence_of(
     listed = f"{count_of(len(told), 'arm')} with transferred weights"
     if 1 < starts < len(told):
         listed += f", which start from {starts} different networks"
+    if told and not scores:
+        return f"Of {listed}, no score could be computed."
     if units < FEWEST:
         return _too_few(listed, units, starts, len(told))
     kinds = {score["name"]: score for score in scores}
