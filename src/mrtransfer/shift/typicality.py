@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import eigh
-from sklearn.covariance import ledoit_wolf_shrinkage
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.progress import progress
@@ -142,26 +141,37 @@ def _gaussian(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, fl
     if total <= _LEAST * float((mean**2).sum()):
         raise UserError("every feature is constant in the training domain, so nothing could be unusual")
     kept = min(_AXES, count - 1, width - 1)
-    axes, variances = _principal(centred, kept)
-    shrinkage = float(ledoit_wolf_shrinkage(centred, assume_centered=True))
+    wide = width > count  # both products have the same eigenvalues; the smaller one is taken
+    product = (centred @ centred.T if wide else centred.T @ centred) / count
+    axes, variances = _principal(centred, product, kept)
+    shrinkage = _shrinkage(centred, product)
     target = shrinkage * total / width
     rest = (1 - shrinkage) * max(0.0, total - float(variances.sum())) / (width - kept) + target
     least = _LEAST * total
     return mean, axes, np.maximum((1 - shrinkage) * variances + target, least), max(rest, least)
 
 
-def _principal(centred: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``kept`` largest principal axes (q, d) and variances (q,), from the smaller of the two products."""
-    count, width = centred.shape
+def _principal(centred: np.ndarray, product: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``kept`` largest principal axes (q, d) and variances (q,) of ``centred`` (n, d)."""
+    size, width = len(product), centred.shape[1]
     if kept == 0:
         return np.empty((0, width)), np.empty(0)
-    wide = width > count
-    product = (centred @ centred.T if wide else centred.T @ centred) / count
-    size = len(product)
     values, vectors = eigh(product, subset_by_index=[size - kept, size - 1])
-    axes = (centred.T @ vectors if wide else vectors).T
+    axes = vectors.T if size == width else (centred.T @ vectors).T
     lengths = np.linalg.norm(axes, axis=1, keepdims=True)
     return axes / np.where(lengths > 0, lengths, 1), np.maximum(values, 0)
+
+
+def _shrinkage(centred: np.ndarray, product: np.ndarray) -> float:
+    """How much of the covariance is replaced by a multiple of the identity: Ledoit and Wolf 2004, from ``product``.
+
+    The Frobenius norm and the trace of the covariance (d, d) are those of the inner products (n, n) as well.
+    """
+    count, width = centred.shape
+    square = float((product**2).sum())
+    apart = square - float(np.trace(product)) ** 2 / width
+    error = (float(((centred**2).sum(axis=1) ** 2).mean()) - square) / count
+    return min(max(error, 0.0), apart) / apart if apart > 0 else 0.0
 
 
 def _distances(rows: np.ndarray, mean: np.ndarray, axes: np.ndarray, variances: np.ndarray, rest: float) -> np.ndarray:
