@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("label_budgets", "fine_tuning", "memory", "patches", "sliding", "distributed", "varnet", "mraugment")
+NAMES = ("label_budgets", "fine_tuning", "memory", "patches", "sliding", "distributed", "varnet", "mraugment", "mmd")
 RESULTS = Path(__file__).parent / "results"
 
 
