@@ -155,10 +155,10 @@ def test_new_scans_need_the_same_features():
 def test_phantom_heads_know_their_own_and_notice_another_contrast(tmp_path):
     heads, others = (
         open_slices(phantom(slices=2, size=64, **options), size=64, directory=tmp_path)
-        for options in ({"subjects": 28}, {"subjects": 6, "first_subject": 28, "contrast": "t2"})
+        for options in ({"subjects": 28}, {"subjects": 6, "first_subject": 28, "contrast": "flair"})
     )
     trained = heads.subjects < "phantom:phantom-0020"
-    fit = parse_feature("histogram").fit(heads.take(trained))
+    fit = parse_feature("radiomics").fit(heads.take(trained))
     typicality = Typicality.fit(fit(heads.take(trained)), heads.subjects[trained])
     usual = typicality.p_values(fit(heads.take(~trained)), heads.subjects[~trained])
     assert np.median(usual) > 0.2
