@@ -79,9 +79,10 @@ def workplace(tmp_path, monkeypatch):
 def registries():
     """What a snippet registers is forgotten again."""
     from mrtransfer.data.datasets import DATASETS
+    from mrtransfer.shift.features import FEATURES
     from mrtransfer.transfer.methods import METHODS
 
-    before = {registry: registry.names() for registry in (DATASETS, METHODS)}
+    before = {registry: registry.names() for registry in (DATASETS, METHODS, FEATURES)}
     yield
     for registry, names in before.items():
         for name in set(registry.names()) - set(names):
@@ -154,10 +155,14 @@ def test_the_recipe_reference_names_every_field():
     from mrtransfer.augment.volume import VolumeAugment
     from mrtransfer.data.cases.plan import SegmentationPlan
     from mrtransfer.data.datasets import DATASETS
+    from mrtransfer.data.harmonise import HARMONISERS
     from mrtransfer.models.reconstructors import RECONSTRUCTORS
     from mrtransfer.models.segmentation import segmenter_options
     from mrtransfer.models.segmenters import SEGMENTERS
     from mrtransfer.physics.masks import KINDS, Sampling
+    from mrtransfer.shift.distances import DISTANCES
+    from mrtransfer.shift.features import FEATURES
+    from mrtransfer.shift.settings import ShiftSettings
     from mrtransfer.study import recipe
     from mrtransfer.study.recipe.reconstruction import ReconstructionRecipe
     from mrtransfer.study.recipe.segmentation import InferenceSpec, SegmentationRecipe
@@ -167,8 +172,10 @@ def test_the_recipe_reference_names_every_field():
     models = [recipe.Recipe, recipe.TargetSpec, recipe.SourceSpec, recipe.SplitSpec, recipe.InputSpec, recipe.ArmSpec]
     models += [recipe.ClassificationArm, SegmentationRecipe, SegmentationPlan, InferenceSpec, Augment, VolumeAugment]
     fields = {field for model in models for field in model.model_fields}
-    fields |= {field for name in METHODS.names() for field in METHODS.get(name).model_fields} | set(METHODS.names())
-    fields |= {field for model in (MRAugment, Sampling, ReconstructionRecipe) for field in model.model_fields}
+    for registry in (METHODS, FEATURES, DISTANCES, HARMONISERS):
+        fields |= {field for name in registry.names() for field in registry.get(name).model_fields} | set(registry.names())
+    for model in (MRAugment, Sampling, ReconstructionRecipe, ShiftSettings):
+        fields |= set(model.model_fields)
     fields |= set(DATASETS.names()) | set(SEGMENTERS.names()) | set(RECONSTRUCTORS.names()) | set(KINDS)
     for name in RECONSTRUCTORS.names():
         fields |= set(inspect.signature(RECONSTRUCTORS.get(name)).parameters)
