@@ -14,12 +14,15 @@ from mrtransfer.common.progress import progress
 from mrtransfer.study.environment import Stopwatch, describe_machine
 from mrtransfer.study.execute import execute
 from mrtransfer.study.final import best_arm, train_final
+from mrtransfer.study.gap import gap_closed
 from mrtransfer.study.outcome import load_outcome, load_seconds
 from mrtransfer.study.plan import Plan, make_plan
 from mrtransfer.study.recipe import Recipe, load_recipe, parse_recipe
 from mrtransfer.study.report import draw_report
+from mrtransfer.study.shift import shift_of
 from mrtransfer.study.statistics import analyse
 from mrtransfer.study.tasks import open_workshop
+from mrtransfer.study.transferability import transferability
 from mrtransfer.study.workshop import AnyWorkshop
 
 
@@ -156,7 +159,7 @@ class Study:
             topic=recipe.topic,
         )
         source = workshop.source
-        return {
+        results = {
             "question": recipe.question,
             "task": recipe.task,
             "recipe": recipe.model_dump(mode="json", exclude={"vary", "shared"}),
@@ -165,8 +168,14 @@ class Study:
             "precision": {name: workshop.arithmetic(arm) for name, arm in recipe.arms.items()},
             **found,
             **workshop.findings(plan),
-            "runs": plan.to_json()["runs"],
         }
+        for part, value in (("gap", gap_closed(workshop, plan)), ("shift", shift_of(workshop, recipe))):
+            if value is not None:
+                results[part] = value
+        foretold = transferability(workshop, plan, results)
+        if foretold is not None:
+            results["transferability"] = foretold
+        return {**results, "runs": plan.to_json()["runs"]}
 
     def _hand_over(self, workshop: AnyWorkshop, plan: Plan, results: dict[str, Any], watch: "Stopwatch") -> None:
         """Write the results, what they were computed on, and the report."""

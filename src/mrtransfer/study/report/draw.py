@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from mrtransfer.study.report.canvas import SERIES
 from mrtransfer.study.report.context import ReportContext
 from mrtransfer.study.report.data import audit_view, data_views
 from mrtransfer.study.report.froc import froc_view
+from mrtransfer.study.report.gap import gap_rows, gap_view
 from mrtransfer.study.report.localisation import localisation_view
+from mrtransfer.study.report.shift import shift_view
 from mrtransfer.study.report.together import together_panels
+from mrtransfer.study.report.transferability import transferability_rows, transferability_view
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.words import budget_of, count_of
 
@@ -44,10 +47,18 @@ def draw_report(folder: Path, results: Mapping[str, Any], context: ReportContext
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"image": data_uri, "photo": photo, "duration": duration, "breakable": breakable}
-    page = environment.get_template("template.html.j2").render(**_view(results, context))
+    shift = shift_view(folder, results.get("shift"))
+    page = environment.get_template("template.html.j2").render(**_view(results, context), shift=shift)
     write_text(folder / "report.html", page)
-    write_text(folder / "results.csv", tables.csv_text(results))
+    write_text(folder / "results.csv", tables.csv_text(results, _further_rows(results)))
     return folder / "report.html"
+
+
+def _further_rows(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows of the table of parts that not every study has."""
+    for part, rows in (("gap", gap_rows), ("transferability", transferability_rows)):
+        if results.get(part):
+            yield from rows(results[part])
 
 
 def breakable(name: str) -> str:
@@ -93,6 +104,8 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
         if several
         else None,
         "notes": results.get("notes", []),
+        "gap": gap_view(results.get("gap"), measures, order),
+        "transferability": transferability_view(results.get("transferability"), measures, order, design["unit"]),
         "data": data_views(results.get("data")),
         "audit": audit_view(results.get("audit")),
         "context": context,

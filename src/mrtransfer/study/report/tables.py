@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mrtransfer.study.report.forest import Scale, axis, ground, strip
@@ -199,12 +199,16 @@ def p_text(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def csv_text(results: dict[str, Any]) -> str:
-    """Every number of the study as one tidy table: one row per value, empty where a column does not apply."""
+def csv_text(results: dict[str, Any], more: Iterable[dict[str, Any]] = ()) -> str:
+    """Every number of the study as one tidy table: one row per value, empty where a column does not apply.
+
+    ``more``: further rows of the same columns.
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, _CSV, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(_csv_rows(results))
+    writer.writerows(more)
     return stream.getvalue()
 
 
