@@ -177,11 +177,8 @@ class Workshop(ABC, Generic[A, D, N]):
         return [{} for _ in runs]
 
     def findings(self, plan: Plan) -> dict[str, Any]:
-        """Entries of the results beside the statistics of :attr:`measures`: what no labels close of the gap."""
-        from mrtransfer.study.gap import gap_closed
-
-        found = gap_closed(self, plan)
-        return {} if found is None else {"gap": found}
+        """Entries of the results beside the statistics of :attr:`measures`."""
+        return {}
 
     def harmoniser(self, job: Job[A, D], domain: D) -> FittedHarmoniser | None:
         """What images of ``domain`` pass through before the job's network sees them; None where they stay as they are.

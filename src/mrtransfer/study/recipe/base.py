@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from mrtransfer.common.errors import UserError, unknown_name
 from mrtransfer.common.strict import Strict
 from mrtransfer.models.weights import parse_weights
+from mrtransfer.shift.settings import ShiftSettings
 from mrtransfer.study.recipe.specs import Budget, NetworkSpec, SourceSpec, TargetSpec, parsed_method
 from mrtransfer.study.vary import crossed_arms
 from mrtransfer.transfer.method import Method
@@ -77,6 +78,8 @@ class Recipe(Strict):
     compare: tuple[tuple[str, str], ...] = ()
     metric: str
     margin: float = Field(0.01, ge=0)
+    shift: ShiftSettings | None = None
+    """How source and target are compared, where the study is to say how far apart they are; ``{}``: as by default."""
     resamples: int = Field(2000, ge=100)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -119,6 +122,13 @@ class Recipe(Strict):
             raise ValueError(str(unknown_name("metric", value, cls.METRICS)))
         return value
 
+    @property
+    def needs_source(self) -> bool:
+        """Whether the source must be read: for an arm, or to be compared with the target."""
+        return self.source is not None and (
+            self.shift is not None or any(arm.needs_source for arm in self.arms.values())
+        )
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         for pair in self.compare:
@@ -129,6 +139,8 @@ class Recipe(Strict):
             raise ValueError("seeds must be a positive number of seeds, or a list of distinct ones")
         if self.target.split.test == 1:
             self._check_that_none_learns()
+        if self.shift is not None and self.source is None:
+            raise ValueError("shift: compares the target with the source, but the recipe has no source")
         for name, spec in self.arms.items():
             if spec.needs_source and self.source is None:
                 does = "starts from weights: source" if spec.starts_from_source else "learns from the source's labels"

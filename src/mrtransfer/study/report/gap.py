@@ -42,7 +42,7 @@ def _row(
         "arm": entry["a"],
         "index": order.index(entry["a"]),
         "strip": strip(share, scale, kind),
-        "share": "–" if share["difference"] is None else _percent(share["difference"]),
+        "share": _percent(share["difference"]),
         "share_interval": "" if share["low"] is None else f"{_percent(share['low'])} to {_percent(share['high'])}",
         "gain": tables.signed(entry["difference"], metric, measures),
         "interval": f"{measures.number(entry['low'], metric)} to {measures.number(entry['high'], metric)}"
@@ -86,6 +86,8 @@ def gap_rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _percent(share: float) -> str:
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "–"
     text = f"{100 * share:.0f}"
     return "0" if text == "-0" else text.replace("-", "−")

@@ -64,7 +64,8 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         by = recipe.target.split.by
         target = open_images(recipe.target, recipe.input, folder / "data", by)
         source = None
-        if recipe.source is not None and any(arm.needs_source for arm in recipe.arms.values()):
+        if recipe.needs_source:
+            assert recipe.source is not None
             source = open_images(recipe.source, recipe.input, folder / "data", by)
         return cls(recipe, folder, target, source, device)
 
@@ -251,9 +252,9 @@ class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone])
         return look(self, runs, network, heads)
 
     def findings(self, plan: Plan) -> dict[str, Any]:
-        """As for any task; and localisation, where there are masks."""
+        """Localisation, where there are masks."""
         found = localisation(self, plan)
-        return super().findings(plan) | ({} if found is None else {"localisation": found})
+        return {} if found is None else {"localisation": found}
 
     def check_weights(self, plan: Plan) -> None:
         """As for any task; and that arms which adapt can, whatever the source learns."""

@@ -40,7 +40,8 @@ class ReconstructionWorkshop(Workshop[ReconstructionArm, KspaceDomain, Reconstru
         by = recipe.target.split.by
         target = open_volumes(recipe.target, recipe.sampling, folder / "data", by)
         source = None
-        if recipe.source is not None and any(arm.needs_source for arm in recipe.arms.values()):
+        if recipe.needs_source:
+            assert recipe.source is not None
             source = open_volumes(recipe.source, recipe.sampling, folder / "data", by)
         return cls(recipe, folder, target, source, device)
 

@@ -60,7 +60,8 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
         by = recipe.target.split.by
         target = open_volumes(recipe.target, folder / "data", by)
         source = None
-        if recipe.source is not None and any(arm.needs_source for arm in recipe.arms.values()):
+        if recipe.needs_source:
+            assert recipe.source is not None
             source = open_volumes(recipe.source, folder / "data", by)
         return cls(recipe, folder, target, source, device)
 
@@ -261,9 +262,9 @@ class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationN
         }
 
     def findings(self, plan: Plan) -> dict[str, Any]:
-        """As for any task; and FROC, where test subjects have lesions."""
+        """FROC, where test subjects have lesions."""
         found = detection(self, plan)
-        return super().findings(plan) | ({} if found is None else {"froc": found})
+        return {} if found is None else {"froc": found}
 
     def context(self, plan: Plan) -> Any:
         """Best, median and worst subjects in pictures, curves, FROC, the split, per-subject tables."""
