@@ -81,8 +81,7 @@ def _environment() -> Environment:
 
 def _primary(results: Mapping[str, Any]) -> str:
     """The one distance that decides, in words."""
-    words = str(next(row["words"] for row in results["distances"] if row["primary"]))
-    return words[:1].upper() + words[1:]
+    return str(next(row["words"] for row in results["distances"] if row["primary"]))
 
 
 def _tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
