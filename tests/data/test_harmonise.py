@@ -106,7 +106,7 @@ class TestEveryHarmoniser:
 class TestCurves:
     @settings(max_examples=40, deadline=None)
     @given(seed=st.integers(0, 10**6), scale=st.sampled_from([0.01, 1.0, 4000.0]), whole=st.booleans())
-    @pytest.mark.parametrize("foreground", ["nonzero", "above_mean"])
+    @pytest.mark.parametrize("foreground", ["nonzero", "silhouette", "above_mean"])
     def test_ranks_never_change(self, name, foreground, seed, scale, whole):
         source = [head(seed + k, scale=100, whole=whole) for k in range(1, 4)]
         image = head(seed, scale=scale, whole=whole)
@@ -120,7 +120,7 @@ class TestCurves:
 
     @settings(max_examples=40, deadline=None)
     @given(seed=st.integers(0, 10**6), scale=st.sampled_from([0.01, 1.0, 4000.0]), whole=st.booleans())
-    @pytest.mark.parametrize("foreground", ["nonzero", "above_mean"])
+    @pytest.mark.parametrize("foreground", ["nonzero", "silhouette", "above_mean"])
     def test_the_only_image_of_the_reference_stays_as_it_is(self, name, foreground, seed, scale, whole):
         image = head(seed, scale=scale, whole=whole)
         np.testing.assert_allclose(fitted(name, [image], foreground=foreground)(image), image, rtol=2e-6, atol=1e-6)
@@ -170,7 +170,7 @@ class TestCurves:
             fitted(name, [head()])(head(channels=2))
 
     def test_noisy_air_stays_air(self, name):
-        """Where nothing is exactly 0, what is brighter than the mean counts, and air hardly moves."""
+        """Where nothing is exactly 0, the silhouette of the head counts, and air hardly moves."""
 
         def in_air(seed, scale):
             image = head(seed, (60, 60), scale) + scale
@@ -179,7 +179,7 @@ class TestCurves:
             return image, air
 
         harmonise = fitted(name, [in_air(seed, 100)[0] for seed in range(3)])
-        assert harmonise.learned.foreground == "above_mean"
+        assert harmonise.learned.foreground == "silhouette"
         image, air = in_air(7, 400)
         found = harmonise(image)
         assert abs(found[~air].mean() - in_air(7, 100)[0][~air].mean()) < 10

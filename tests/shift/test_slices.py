@@ -12,7 +12,7 @@ from mrtransfer.common.errors import UserError
 from mrtransfer.data.datasets.kspace import kspace
 from mrtransfer.data.datasets.phantom import phantom
 from mrtransfer.data.manifest import Manifest
-from mrtransfer.shift.foreground import air_threshold, foreground, ranks
+from mrtransfer.data.silhouette import air_threshold, foreground, ranks
 from mrtransfer.shift.planes import spread
 from mrtransfer.shift.slices import open_slices
 

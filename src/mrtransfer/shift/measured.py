@@ -1,6 +1,6 @@
 """One feature of two domains, and one distance between them: the cells of which a comparison is made."""
 
-import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,10 +49,11 @@ def _table(fitted: FittedFeature, domain: Slices, directory: Path) -> np.ndarray
 
 
 def _files_of(feature: Feature) -> list[Path]:
-    """The feature's own code, and that of what all features share."""
-    own = Path(inspect.getfile(type(feature)))
-    here = Path(__file__).parent
-    return [own, here / "feature.py", here / "foreground.py"]
+    """The feature's own code, and that of what it takes from elsewhere in the package."""
+    own = type(feature).__module__
+    used = {str(getattr(value, "__module__", "")) for value in vars(sys.modules[own]).values()}
+    modules = [sys.modules[name] for name in sorted({own, *used}) if name.startswith(f"{__package__.split('.')[0]}.")]
+    return [Path(str(module.__file__)) for module in modules]
 
 
 def _kept(file: Path, rows: int) -> np.ndarray | None:

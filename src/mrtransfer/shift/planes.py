@@ -14,12 +14,12 @@ from mrtransfer.data.kspace.target import magnitude_target
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.data.readers import read_image_meta
 from mrtransfer.data.readers.location import Location, is_phantom
+from mrtransfer.data.silhouette import air_threshold, signals
 from mrtransfer.data.stored import unusable
 from mrtransfer.data.threads import in_threads
 from mrtransfer.data.volume import Case, background_values, make_frame
 from mrtransfer.data.volume.resample import resample
 from mrtransfer.data.volume.volume import spacing_of
-from mrtransfer.shift.foreground import air_threshold, signals
 
 _SHOWN = 0.1  # planes with less anatomy than this part of the fullest plane's are the ends of the body part
 _LISTED = 50  # unusable volumes that are named

@@ -9,9 +9,10 @@ import numpy as np
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.strict import Strict
 from mrtransfer.data.harmoniser import Harmoniser, checked
+from mrtransfer.data.silhouette import foreground as silhouettes
 from mrtransfer.data.volume import background_values
 
-Foreground = Literal["nonzero", "above_mean"]
+Foreground = Literal["nonzero", "silhouette", "above_mean"]
 _EMPTY = 0.25  # share of pixels of one value from which a background counts as removed, as for plans
 
 
@@ -34,10 +35,11 @@ class CurveHarmoniser(Harmoniser):
 
     learned_type: ClassVar[type[Strict]] = Reference
 
-    foreground: Literal["auto", "nonzero", "above_mean"] = "auto"
-    """What of a channel counts. ``nonzero``: all but the value in all corners of the image, or else 0. ``above_mean``:
-    what is brighter than the image's mean, for heads in noisy air (Nyúl & Udupa 1999). ``auto``: ``nonzero`` where more
-    than half of the training images have at least a quarter of their pixels at exactly the background's value."""
+    foreground: Literal["auto", "nonzero", "silhouette", "above_mean"] = "auto"
+    """What of a channel counts. ``nonzero``: all but the value in all corners of the image, or else 0. ``silhouette``:
+    the anatomy in noisy air, dark fluid included. ``above_mean``: what is brighter than the image's mean (Nyúl & Udupa
+    1999). ``auto``: ``nonzero`` where more than half of the training images have at least a quarter of their pixels at
+    exactly the background's value, otherwise ``silhouette``."""
 
     @abstractmethod
     def _summary(self, values: np.ndarray) -> np.ndarray:
@@ -52,7 +54,7 @@ class CurveHarmoniser(Harmoniser):
         """Knots (intensities, what they become) of the curve for an image whose foreground is ``values`` (k,)."""
 
     def _learn(self, images: Iterable[np.ndarray]) -> Reference:
-        kinds: list[Foreground] = ["nonzero", "above_mean"] if self.foreground == "auto" else [self.foreground]
+        kinds: list[Foreground] = ["nonzero", "silhouette"] if self.foreground == "auto" else [self.foreground]
         backgrounds: list[np.ndarray] = []
         removed: list[bool] = []
         summaries: dict[Foreground, list[list[np.ndarray]]] = {kind: [] for kind in kinds}
@@ -67,7 +69,7 @@ class CurveHarmoniser(Harmoniser):
             backgrounds.append(background)
             removed.append(background_removed(image, background))
             for kind, rows in summaries.items():
-                inside = [c[foreground_of(c, b, kind)] for c, b in zip(image, background, strict=True)]
+                inside = [c[mask] for c, mask in zip(image, foreground_of(image, background, kind), strict=True)]
                 rows.append([self._summary(values) if shows(values) else np.empty(0) for values in inside])
         if not backgrounds:
             raise UserError(f"harmonise {self.name}: there are no images to learn the reference from")
@@ -94,17 +96,18 @@ class CurveHarmoniser(Harmoniser):
                 f"has {len(image)} channels, and the harmoniser was fitted on images of {len(learned.values)}; "
                 "both must agree"
             )
-        result = image.copy()
-        rows = zip(image, result, background_values(image), learned.values, learned.background, strict=True)
-        for channel, out, own, reference, theirs in rows:
-            values = channel[foreground_of(channel, own, learned.foreground)]
+        result, background = image.copy(), background_values(image)
+        masks = foreground_of(image, background, learned.foreground)
+        rows = zip(image, result, masks, background, learned.values, learned.background, strict=True)
+        for channel, out, mask, own, reference, theirs in rows:
+            values = channel[mask]
             if not shows(values):
                 continue
             x, y = without_ties(*self._curve(values, np.array(reference)))
             if len(x) < 2:
                 continue
             x, y = extended(x, y, float(values.min()), float(values.max()))
-            if learned.foreground == "above_mean" and own < x[0] and theirs <= y[0]:
+            if learned.foreground != "nonzero" and own < x[0] and theirs <= y[0]:
                 x, y = np.append(own, x), np.append(theirs, y)
             lit = channel != own
             moved = channel[lit]
@@ -118,11 +121,15 @@ def background_removed(image: np.ndarray, background: np.ndarray) -> bool:
     return bool(np.mean([np.mean(c == b) for c, b in zip(image, background, strict=True)]) >= _EMPTY)
 
 
-def foreground_of(channel: np.ndarray, background: float, how: Foreground) -> np.ndarray:
-    """bool, of the shape of ``channel``: which pixels count."""
+def foreground_of(image: np.ndarray, background: np.ndarray, how: Foreground) -> np.ndarray:
+    """bool, of the shape of ``image`` (C, *spatial): which pixels count; ``background`` (C,) is its own."""
+    each = (-1, *[1] * (image.ndim - 1))
     if how == "nonzero":
-        return np.asarray(channel != background)
-    return np.asarray(channel > channel.mean(dtype=np.float64))
+        return np.asarray(image != background.reshape(each))
+    if how == "silhouette":
+        return np.broadcast_to(silhouettes(image[None])[0], image.shape)
+    means = image.reshape(len(image), -1).mean(axis=1, dtype=np.float64)
+    return np.asarray(image > means.reshape(each))
 
 
 def shows(values: np.ndarray) -> bool:

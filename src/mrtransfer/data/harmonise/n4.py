@@ -38,10 +38,11 @@ class N4(Harmoniser):
     """A level ends where the field changes less (coefficient of variation of the ratio of two successive fields)."""
     control_points: int = Field(4, ge=4)
     """Of the cubic splines along each axis at the first level; 4 are one span."""
-    foreground: Literal["auto", "nonzero", "above_mean"] = "auto"
+    foreground: Literal["auto", "nonzero", "silhouette", "above_mean"] = "auto"
     """What the field is estimated from. ``nonzero``: all but the value in all corners of the image, or else 0.
-    ``above_mean``: what is brighter than the image's mean, for heads in noisy air. ``auto``: ``nonzero`` where at least
-    a quarter of the image is exactly the background's value."""
+    ``silhouette``: the anatomy in noisy air. ``above_mean``: what is brighter than the image's mean. ``auto``:
+    ``nonzero`` where at least a quarter of the image is exactly the background's value, otherwise ``above_mean``, for
+    noise in dark fluid has no field to tell of."""
 
     def _learn(self, images: Iterable[np.ndarray]) -> NothingLearned:
         _simple_itk()  # tells early that it is not installed
@@ -53,8 +54,8 @@ class N4(Harmoniser):
         if how == "auto":
             how = "nonzero" if background_removed(image, backgrounds) else "above_mean"
         result = image.copy()
-        for channel, out, background in zip(image, result, backgrounds, strict=True):
-            inside = foreground_of(channel, background, how)
+        masks = foreground_of(image, backgrounds, how)
+        for channel, out, background, inside in zip(image, result, backgrounds, masks, strict=True):
             if not shows(channel[inside]):
                 continue
             negative = float(np.mean(channel[inside] < 0))

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from mrtransfer.data.silhouette import foreground
 from mrtransfer.shift.feature import Family, Feature, each_slice
 from mrtransfer.shift.features import FEATURES
-from mrtransfer.shift.foreground import foreground
 from mrtransfer.shift.slices import Slices
 
 _ENDS = (1.0, 99.0)  # percentiles of a slice's intensities, of which the range is made

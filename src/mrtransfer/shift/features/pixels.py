@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from mrtransfer.data.silhouette import foreground, ranks
 from mrtransfer.data.volume.resample import resample
 from mrtransfer.shift.feature import Family, Feature, each_slice
 from mrtransfer.shift.features import FEATURES
-from mrtransfer.shift.foreground import foreground, ranks
 from mrtransfer.shift.slices import Slices
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from pydantic import Field
 
 from mrtransfer.common.errors import UserError
+from mrtransfer.data.silhouette import foreground
 from mrtransfer.shift.feature import Family, Feature, each_slice
 from mrtransfer.shift.features import FEATURES
-from mrtransfer.shift.foreground import foreground
 from mrtransfer.shift.slices import Slices
 
 _ENDS = (1.0, 99.0)  # percentiles between which intensities are divided into levels

@@ -8,9 +8,9 @@ from pydantic import Field
 from scipy.ndimage import convolve, distance_transform_edt
 
 from mrtransfer.common.errors import UserError
+from mrtransfer.data.silhouette import foreground, ranks
 from mrtransfer.shift.feature import Family, Feature, each_slice
 from mrtransfer.shift.features import FEATURES
-from mrtransfer.shift.foreground import foreground, ranks
 from mrtransfer.shift.slices import Slices
 
 _EMPTY = 1e-9  # of all power: less is rounding, and what no pixel can show

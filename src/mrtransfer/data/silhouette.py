@@ -1,4 +1,4 @@
-"""Where in a slice there is anatomy: Otsu's threshold on the logarithm of the signal, holes filled."""
+"""Where in a scan there is anatomy: Otsu's threshold on the logarithm of the signal, holes filled."""
 
 import numpy as np
 from scipy.ndimage import binary_fill_holes, label, uniform_filter
@@ -14,9 +14,9 @@ _LEAST = 0.02  # of the picture; less is no anatomy either
 
 
 def foreground(images: np.ndarray) -> np.ndarray:
-    """bool (N, H, W): the silhouette of the anatomy in any channel of ``images`` (N, C, H, W).
+    """bool (N, *spatial): the silhouette of the anatomy in any channel of ``images`` (N, C, *spatial).
 
-    All of a picture in which nothing stands out. The logarithm makes a bright lesion or bright fat one of many bright
+    All of an image in which nothing stands out. The logarithm makes a bright lesion or bright fat one of many bright
     things, so that the threshold lies between air and the darkest tissue; filled holes make dark fluid and bone part of
     the silhouette, which so hardly depends on the threshold, and not on the scale of intensities.
     """
