@@ -135,6 +135,19 @@ def test_every_row_is_there_and_only_the_first_feature_of_a_family_decides(cohor
     assert all(row["p_holm"] >= row["p"] for row in rows)
 
 
+def test_one_distance_with_other_settings_is_another_row(cohorts, tmp_path):
+    both = ({"name": "mmd", "kernel": "linear"}, "mmd")
+    results = compared(*cohorts, tmp_path, distances=both, features=("histogram", {"name": "histogram", "bins": 8}))
+    assert [(row["feature"], row["label"], row["decides"]) for row in results["distances"]] == [
+        ("histogram-1", "mmd (kernel linear)", True),
+        ("histogram-1", "mmd", False),
+        ("histogram-2", "mmd (kernel linear)", False),
+        ("histogram-2", "mmd", False),
+    ]
+    assert results["distances"][0]["words"] == "maximum mean discrepancy (kernel linear)"
+    assert results["distances"][2]["feature_words"] == "intensity histogram (bins 8)"
+
+
 def test_maps_place_every_slice_and_keep_small_pictures(cohorts, tmp_path, monkeypatch):
     monkeypatch.setattr(placed, "PICTURES", 15)
     results = compared(*cohorts, tmp_path, features=("histogram",), maps=("pca", "tsne"))

@@ -113,7 +113,7 @@ def _distances(results: dict[str, Any]) -> Table:
         for place, row in enumerate(group["rows"]):
             name = group["feature"] if place == 0 else ""
             numbers = (row[key] for key in ("value", "interval", "deviations", "p", "p_holm"))
-            table.add_row(Text(name), Text(row["name"] + (" ●" if row["decides"] else "")), *numbers)
+            table.add_row(Text(name), Text(row["label"] + (" ●" if row["decides"] else "")), *numbers)
     return table
 
 

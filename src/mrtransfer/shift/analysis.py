@@ -14,7 +14,7 @@ from mrtransfer.common.progress import progress
 from mrtransfer.data.manifest import Manifest
 from mrtransfer.shift.cleaned import harmonised_rows
 from mrtransfer.shift.design import design_of
-from mrtransfer.shift.measured import EXACTLY_THE_SAME, feature_names, measured, tables_of
+from mrtransfer.shift.measured import EXACTLY_THE_SAME, feature_names, measured, tables_of, with_settings
 from mrtransfer.shift.placed import draw_maps
 from mrtransfer.shift.settings import ShiftSettings
 from mrtransfer.shift.slices import Slices, open_slices
@@ -40,21 +40,24 @@ def compare_domains(source: Slices, target: Slices, settings: ShiftSettings, dir
     features = dict(zip(feature_names(settings.features), settings.features, strict=True))
     steps = len(features) * (1 + len(settings.distances) + len(settings.maps) + len(settings.harmonise))
     with progress("Comparing domains", steps) as advance:
-        tables, rows = {}, []
+        tables, fitted, rows = {}, {}, []
         for name, feature in features.items():
-            tables[name] = tables_of(feature, source, target, cache)
+            fitted[name] = feature.fit(source, target)
+            tables[name] = tables_of(fitted[name], source, target, cache)
             advance(1)
-            about = {"feature": name, "feature_words": feature.words, "family": feature.family}
+            about = {"feature": name, "feature_words": with_settings(feature.words, feature), "family": feature.family}
             for distance in settings.distances:
                 primary = distance == settings.primary
                 decides = primary and settings.deciding[feature.family] == feature
                 found = measured(name, distance, tables[name], source, target, settings)
-                rows.append({**about, "primary": primary, "decides": decides, **found})
+                found["words"] = with_settings(distance.words, distance)
+                label = with_settings(distance.name, distance)
+                rows.append({**about, "label": label, "primary": primary, "decides": decides, **found})
                 advance(1)
         for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
             row["p_holm"] = corrected
         primary_rows = [row for row in rows if row["primary"]]
-        harmonised = harmonised_rows(source, target, settings, features, primary_rows, cache, advance)
+        harmonised = harmonised_rows(source, target, settings, fitted, primary_rows, cache, advance)
         maps = draw_maps(source, target, tables, settings, directory, advance)
     known = source.scanners.tolist(), target.scanners.tolist()
     deciding = [row for row in rows if row["decides"]]

@@ -10,6 +10,7 @@ import numpy as np
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import atomic_path, digest, file_digest
+from mrtransfer.common.strict import Strict
 from mrtransfer.shift.distance import Distance, measure
 from mrtransfer.shift.feature import Feature, FittedFeature
 from mrtransfer.shift.settings import ShiftSettings
@@ -27,12 +28,22 @@ def feature_names(features: Sequence[Feature]) -> list[str]:
     ]
 
 
-def tables_of(feature: Feature, source: Slices, target: Slices, directory: Path) -> Tables:
-    """The feature's tables (n, d) and (m, d), learned where need be of both domains together.
+def with_settings(words: str, chosen: Strict) -> str:
+    """``words`` and the settings that are not what they are by default: ``mmd (kernel linear)``."""
+    fields = type(chosen).model_fields
+    told = [
+        f"{key} {value}"
+        for key, value in chosen
+        if isinstance(value, str | int | float) and value != fields[key].get_default()
+    ]
+    return f"{words} ({', '.join(told)})" if told else words
+
+
+def tables_of(fitted: FittedFeature, source: Slices, target: Slices, directory: Path) -> Tables:
+    """The feature's tables (n, d) and (m, d).
 
     They are kept in ``directory``, named by what defines them: what was learned, the pixels, the code of the feature.
     """
-    fitted = feature.fit(source, target)
     return _table(fitted, source, directory), _table(fitted, target, directory)
 
 

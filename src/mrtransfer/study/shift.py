@@ -5,7 +5,6 @@ from typing import Any
 
 from mrtransfer.shift.analysis import compare_manifests
 from mrtransfer.shift.report import save_figures
-from mrtransfer.shift.settings import ShiftSettings
 from mrtransfer.study.recipe import Recipe
 from mrtransfer.study.workshop import AnyWorkshop
 
@@ -19,10 +18,9 @@ def shift_of(workshop: AnyWorkshop, recipe: Recipe) -> dict[str, Any] | None:
     None where the recipe has no ``shift:``, or no source to compare the target with. All samples of both domains are
     looked at, also those that are tested: no label is used, and nothing that is trained depends on it.
     """
-    settings: ShiftSettings | None = getattr(recipe, "shift", None)
-    if settings is None or workshop.source is None:
+    if recipe.shift is None or workshop.source is None:
         return None
     folder = Path(workshop.folder) / FOLDER
-    results = compare_manifests(workshop.source.manifest, workshop.target.manifest, settings, folder)
+    results = compare_manifests(workshop.source.manifest, workshop.target.manifest, recipe.shift, folder)
     save_figures(folder, results)
     return results

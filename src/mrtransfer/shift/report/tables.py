@@ -65,7 +65,7 @@ def distance_groups(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _distance_row(row: Mapping[str, Any], widest: float) -> dict[str, Any]:
     return {
-        "name": row["distance"]["name"],
+        "label": row["label"],
         "words": row["words"],
         "decides": row["decides"],
         "value": number(row["value"]),
