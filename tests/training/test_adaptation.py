@@ -32,7 +32,7 @@ LEARNING = ["dann", "dan", "deep_coral", "mcc"]
 NOBODY = np.zeros(0, dtype=np.int64)
 
 
-def scans(seed, count=24, tone=lambda images, place: images, size=32):
+def scans(seed, count=16, tone=lambda images, place: images, size=32):
     """Discs, rings and crosses; ``tone`` makes another domain of them."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count)
@@ -60,14 +60,14 @@ def model(head="linear"):
 
 def run(settings, *, modules=None, source=None, target=None, rows=None, **options):
     """Train on the source; adapt where the method is an adaptation."""
-    method = parse_method({"epochs": 2, "batch": 8, **settings})
+    method = parse_method({"epochs": 2, "batch": 6, **settings})
     modules = modules or model(method.head)
     store, labels = source or scans(0)
-    rows = np.arange(24) if rows is None else rows
+    rows = np.arange(16) if rows is None else rows
     adapt = None if method.labels else Unlabelled(target or scans(1, tone=brighter_outside)[0], rows)
     validation = options.pop("validation", NOBODY)
     return modules, train(
-        *modules, method, store, labels, np.arange(20), validation, input=INPUT, adapt=adapt, **options
+        *modules, method, store, labels, np.arange(12), validation, input=INPUT, adapt=adapt, **options
     )
 
 
@@ -89,7 +89,7 @@ def test_with_weight_0_the_weights_are_those_of_plain_training_on_the_source(nam
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_the_target_is_learned_from_and_every_epoch_has_its_row(name):
-    one, result = run({"name": name}, validation=np.arange(20, 24))
+    one, result = run({"name": name}, validation=np.arange(12, 16))
     two, _ = run({"name": name}, target=scans(2)[0])
     assert not same(parameters_of(*one), parameters_of(*two))
     assert [row["epoch"] for row in result.curves] == [0, 1, 2]
@@ -98,18 +98,17 @@ def test_the_target_is_learned_from_and_every_epoch_has_its_row(name):
     assert result.best_epoch == 2
 
 
-@pytest.mark.parametrize("killed_at", [[2], [4], [5, 2]])
-@pytest.mark.parametrize("select", ["last", "best"])
-def test_a_killed_adaptation_goes_on_and_ends_with_the_same_bytes(tmp_path, killed_at, select):
+@pytest.mark.parametrize(("select", "killed_at"), [("last", [4]), ("best", [3, 2])])
+def test_a_killed_adaptation_goes_on_and_ends_with_the_same_bytes(tmp_path, select, killed_at):
     settings = {"name": "dann", "epochs": 3, "head": "mlp", "rate": 1e-3, "select": select}
-    options = {"augment": Augment(hflip=0.5), "seed": 7, "validation": np.arange(20, 24)}
+    options = {"augment": Augment(hflip=0.5), "seed": 7, "validation": np.arange(12, 16)}
     whole, expected = run(settings, **options)
     options |= {"folder": tmp_path, "checkpoint_seconds": 0}
     for steps in killed_at:
         with pytest.raises(KilledError):
             run(settings, **options, advance=kill_after(steps))
     resumed, result = run(settings, **options)
-    assert result.resumed_at > 0 or killed_at == [2]
+    assert result.resumed_at > 0
     assert same(state_of(*whole), state_of(*resumed))
     assert result.curves == expected.curves
 
@@ -118,18 +117,18 @@ def test_the_checkpoint_of_an_adaptation_to_other_images_is_not_used(tmp_path):
     options = {"folder": tmp_path, "checkpoint_seconds": 0}
     run({"name": "dan"}, **options)
     assert run({"name": "dan"}, **options)[1].resumed_at == 2
-    assert run({"name": "dan"}, rows=np.arange(23), **options)[1].resumed_at == 0
+    assert run({"name": "dan"}, rows=np.arange(15), **options)[1].resumed_at == 0
     assert run({"name": "dan"}, target=scans(5)[0], **options)[1].resumed_at == 0
 
 
 def test_labels_of_unlabelled_rows_change_nothing():
-    store, labels = scans(0, count=48)
+    store, labels = scans(0, count=32)
     others = labels.copy()
-    others[24:] = np.random.default_rng(0).permutation(others[24:])
+    others[16:] = np.random.default_rng(0).permutation(others[16:])
     assert not np.array_equal(labels, others)
     for name in ("dann", "mcc"):
         results = [
-            run({"name": name}, source=(store, y), target=store, rows=np.arange(24, 48))[0] for y in (labels, others)
+            run({"name": name}, source=(store, y), target=store, rows=np.arange(16, 32))[0] for y in (labels, others)
         ]
         assert same(state_of(*results[0]), state_of(*results[1]))
 
@@ -153,7 +152,8 @@ def test_running_statistics_are_the_targets_unless_the_sources_are_kept(policy):
 
 def test_adaptive_batch_norm_has_the_mean_and_variance_of_the_unlabelled_images_and_no_other_change():
     before, target = model(), scans(1, tone=brighter_outside)[0]
-    after, result = run({"name": "adaptive_batch_norm", "epochs": 0}, target=target, validation=np.arange(20, 24))
+    settings = {"name": "adaptive_batch_norm", "epochs": 0, "batch": 8}
+    after, result = run(settings, target=target, validation=np.arange(12, 16))
     assert same(parameters_of(*before), parameters_of(*after))
     maps = before[0].body.block1.conv(to_input(torch.from_numpy(target.images), **INPUT)).detach().double()
     layer = after[0].body.block1.bn
@@ -162,7 +162,7 @@ def test_adaptive_batch_norm_has_the_mean_and_variance_of_the_unlabelled_images_
     expected = torch.stack([part.var((0, 2, 3)) for part in parts]).mean(0)
     torch.testing.assert_close(layer.running_var.double(), expected, rtol=1e-4, atol=1e-6)
     assert (result.best_epoch, len(result.curves)) == (0, 1)
-    again, _ = run({"name": "adaptive_batch_norm", "epochs": 0}, target=target, source=scans(4))
+    again, _ = run(settings, target=target, source=scans(4))
     assert same(state_of(*after), state_of(*again))
 
 
@@ -185,7 +185,7 @@ def test_half_precision_and_another_layout_are_adapted_too():
 
 def test_what_does_not_go_together_is_refused():
     store, labels = scans(0)
-    rows = np.arange(24)
+    rows = np.arange(16)
 
     def refused(settings, adapt, modules=None, **options):
         train(
@@ -262,8 +262,7 @@ class WithoutMasks:
             setattr(self, name, getattr(cases, name))
 
 
-@pytest.mark.parametrize("name", LEARNING)
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(("name", "dims"), [("dann", 2), ("dann", 3), ("dan", 3), ("deep_coral", 2), ("mcc", 3)])
 def test_segmenters_in_two_and_three_dimensions_are_adapted_without_a_mask(name, dims, volumes, slices):
     domains = slices if dims == 2 else volumes
     options = {"augment": VolumeAugment(flip=0.5, rotate=10), "validation": np.arange(3, 4)}
@@ -311,16 +310,16 @@ def test_statistics_of_a_segmenter_with_batch_norm_are_estimated_on_the_target(s
 @pytest.fixture(scope="module")
 def learned():
     """A model of the source, labelled, that is right there and often wrong on the target."""
-    source, labels = scans(0, count=160)
+    source, labels = scans(0, count=128)
     modules = model()
-    method = parse_method({"name": "scratch", "epochs": 12, "batch": 16})
-    train(*modules, method, source, labels, np.arange(160), NOBODY, input=INPUT)
-    return modules, (source, labels), scans(1, count=160, tone=brighter_outside)[0]
+    method = parse_method({"name": "scratch", "epochs": 8, "batch": 16})
+    train(*modules, method, source, labels, np.arange(128), NOBODY, input=INPUT)
+    return modules, (source, labels), scans(1, count=128, tone=brighter_outside)[0]
 
 
 def accuracy(modules, tone):
-    store, labels = scans(9, count=200, tone=tone)
-    return (predict(*modules, store, np.arange(200), input=INPUT).argmax(axis=1) == labels).mean()
+    store, labels = scans(9, count=100, tone=tone)
+    return (predict(*modules, store, np.arange(100), input=INPUT).argmax(axis=1) == labels).mean()
 
 
 @pytest.mark.slow
@@ -330,11 +329,11 @@ def test_adaptation_raises_the_accuracy_on_the_target(learned, settings):
     modules, (source, labels), target = learned
     assert accuracy(modules, lambda images, _: images) > 0.95
     before = accuracy(modules, brighter_outside)
-    assert before < 0.85
-    chosen = {"rate": 3e-4, "epochs": 5, **settings} if settings else {"name": "adaptive_batch_norm"}
+    assert before < 0.8
+    chosen = {"rate": 3e-4, "epochs": 3, "batch": 16, **settings} if settings else {"name": "adaptive_batch_norm"}
     found = deepcopy(modules)
     train(
-        *found, parse_method(chosen), source, labels, np.arange(160), NOBODY,
-        input=INPUT, adapt=Unlabelled(target, np.arange(160)),
+        *found, parse_method(chosen), source, labels, np.arange(128), NOBODY,
+        input=INPUT, adapt=Unlabelled(target, np.arange(128)),
     )  # fmt: skip
-    assert accuracy(found, brighter_outside) > before + 0.1
+    assert accuracy(found, brighter_outside) > before + 0.15

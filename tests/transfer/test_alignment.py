@@ -69,13 +69,13 @@ def test_mmd_keeps_its_digits_far_from_the_origin_and_its_gradient_where_rows_ar
 def test_following_the_gradient_of_each_loss_brings_the_domains_together():
     for loss, scale in ((mmd_loss, 1.0), (coral_loss, 3.0)):
         source, target = rows(0, 32, 4), rows(1, 32, 4, 2.0, scale).requires_grad_()
-        before = float(loss(source, target))
+        before = loss(source, target).item()
         optimiser = torch.optim.Adam([target], lr=0.05)
         for _ in range(60):
             optimiser.zero_grad()
             loss(source, target).backward()
             optimiser.step()
-        assert float(loss(source, target)) < 0.4 * before
+        assert loss(source, target).item() < 0.4 * before
 
 
 def test_coral_is_the_distance_of_covariances():

@@ -33,9 +33,9 @@ class TrainResult:
     """What a training leaves beside the weights.
 
     ``curves``: one row per epoch with ``train_loss``, ``train_accuracy``, ``validation_loss`` and
-    ``validation_accuracy``, for segmentation also ``train_dice`` and ``validation_dice``, and a row of epoch 0, before
-    training, where there are validation rows. ``best_epoch``: the one whose weights were kept.
-    ``seconds``: over all interruptions. ``resumed_at``: epochs that an earlier process had done.
+    ``validation_accuracy``, for segmentation also ``train_dice`` and ``validation_dice``, for an adaptation also
+    ``train_penalty``, and a row of epoch 0, before training, where there are validation rows.
+    ``best_epoch``: the one whose weights were kept. ``seconds``: over all interruptions. ``resumed_at``: epochs that an earlier process had done.
     ``images_per_second``: images, or patches, that this process trained on.
     """
 

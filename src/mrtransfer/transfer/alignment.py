@@ -14,6 +14,7 @@ from mrtransfer.common.errors import UserError
 
 BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Of the five kernels, as multiples of the mean squared distance."""
+_LEAST_SCALE = 1e-30  # where all rows are equal; far from where float32 loses digits
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def mmd_loss(source: Tensor, target: Tensor, bandwidths: Sequence[float] = BANDW
     n, m = len(source), len(target)
     rows = _at_least_float32(torch.cat([source, target]))
     distances = _squared_distances(rows)
-    scale = distances.detach().sum().clamp_min(torch.finfo(rows.dtype).tiny) / ((n + m) * (n + m - 1))
+    scale = (distances.detach().sum() / ((n + m) * (n + m - 1))).clamp_min(_LEAST_SCALE)
     kernel = torch.stack([torch.exp(-distances / (a * scale)) for a in bandwidths]).mean(dim=0)
     within_source = (kernel[:n, :n].sum() - kernel[:n, :n].trace()) / (n * (n - 1))
     within_target = (kernel[n:, n:].sum() - kernel[n:, n:].trace()) / (m * (m - 1))
