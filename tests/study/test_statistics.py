@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mrtransfer.common.errors import UserError
+from mrtransfer.common.multiplicity import holm
 from mrtransfer.study.statistics import Outcome, analyse
-from mrtransfer.study.statistics.compare import holm, judge
+from mrtransfer.study.statistics.compare import judge
 from mrtransfer.study.statistics.saving import first_crossing
 
 KINDS = {"helps", "hurts", "no meaningful difference", "too little data to say"}

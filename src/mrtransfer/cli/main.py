@@ -34,7 +34,7 @@ class Commands(TyperGroup):
 
 
 def _say(sentence: str) -> None:
-    Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True, emoji=False).print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:

@@ -49,9 +49,11 @@ def signals(image: np.ndarray) -> np.ndarray:
 def air_threshold(signal: np.ndarray) -> float:
     """The ``signal`` (float64) that best divides air from tissue, by Otsu 1979 on its logarithm.
 
-    It follows any scale of ``signal`` exactly, and is infinite where there is none.
+    It follows any scale of ``signal`` exactly, and is infinite where there is none, or where it is not a number.
     """
     bright = float(np.percentile(signal, _BRIGHT))
+    if np.isnan(bright):
+        return float("inf")
     if bright <= 0:
         return float("inf") if signal.max() <= 0 else 0.0
     logarithm = np.log(np.clip(signal / bright, _FLOOR, 1))

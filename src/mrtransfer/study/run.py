@@ -107,10 +107,12 @@ class Study:
         workshop.devices, workshop.traces = devices, self.folder / "traces" if trace else None
         self._keep_recipe(self.folder)  # only now: one that is refused must not take the place of a finished study's
         write_json(self.folder / "plan.json", plan.to_json())
+        with watch.measure("shift"):  # before hours are spent on domains that cannot be compared
+            shift = shift_of(workshop, self.recipe)
         with watch.measure("runs"), progress(f"Study {self.recipe.name}", total=len(plan.runs)) as advance:
             execute(plan, workshop, advance)
         with watch.measure("statistics"):
-            results = self._results(workshop, plan)
+            results = self._results(workshop, plan, shift)
         self._hand_over(workshop, plan, results, watch)
         answered(Finished(self.folder, results))
         with watch.measure("best model"), progress("Model on all labels"):
@@ -141,7 +143,7 @@ class Study:
         workshop.check_weights(plan)
         return workshop, plan
 
-    def _results(self, workshop: AnyWorkshop, plan: Plan) -> dict[str, Any]:
+    def _results(self, workshop: AnyWorkshop, plan: Plan, shift: dict[str, Any] | None) -> dict[str, Any]:
         """Everything that was found; no times and no machine, so that the same recipe gives the same bytes."""
         recipe, target = self.recipe, workshop.target
         assert self.folder is not None
@@ -169,7 +171,7 @@ class Study:
             **found,
             **workshop.findings(plan),
         }
-        for part, value in (("gap", gap_closed(workshop, plan)), ("shift", shift_of(workshop, recipe))):
+        for part, value in (("gap", gap_closed(workshop, plan)), ("shift", shift)):
             if value is not None:
                 results[part] = value
         foretold = transferability(workshop, plan, results)

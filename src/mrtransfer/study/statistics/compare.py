@@ -5,6 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from mrtransfer.common.multiplicity import holm
 from mrtransfer.study.statistics.bootstrap import Bootstrap, Estimate
 from mrtransfer.study.statistics.pool import Cell
 from mrtransfer.study.statistics.words import count_of
@@ -113,14 +114,3 @@ def judge(entry: dict[str, Any], margin: float, units: int, sign: int) -> tuple[
 
 def _inside(low: float, high: float, margin: float) -> bool:
     return -margin < low and high < margin
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """Holm's step-down correction (Scandinavian Journal of Statistics 1979); NaN stays NaN and is not counted."""
-    values = np.asarray(p_values, dtype=float)
-    corrected = np.full(len(values), np.nan)
-    known = np.flatnonzero(np.isfinite(values))
-    order = known[np.argsort(values[known], kind="stable")]
-    scaled = values[order] * np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(scaled)) if len(order) else []
-    return corrected.tolist()

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from mrtransfer.common.multiplicity import holm
 from mrtransfer.common.plain import plain
 from mrtransfer.study.statistics.bootstrap import Bootstrap, Estimate
-from mrtransfer.study.statistics.compare import compared, holm, judge
+from mrtransfer.study.statistics.compare import compared, judge
 from mrtransfer.study.statistics.measures import Measures
 from mrtransfer.study.statistics.pool import Budget, Cell, Outcome, pool
 from mrtransfer.study.statistics.words import Words, named, sentence
