@@ -42,7 +42,8 @@ def test_the_loss_is_the_mean_cross_entropy_of_two_domains_that_count_the_same()
     of_source = binary_cross_entropy_with_logits(critic(source), torch.ones(4, 1))
     of_target = binary_cross_entropy_with_logits(critic(target), torch.zeros(9, 1))
     expected = (of_source + of_target) / 2
-    assert float(domain_confusion_loss(critic, source, target, 1.0)) == pytest.approx(float(expected), rel=1e-6)
+    found = domain_confusion_loss(critic, source, target, 1.0)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_the_critic_gets_its_own_gradient_whatever_the_factor_and_features_the_reversed_one():

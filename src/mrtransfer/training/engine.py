@@ -35,7 +35,8 @@ class TrainResult:
     ``curves``: one row per epoch with ``train_loss``, ``train_accuracy``, ``validation_loss`` and
     ``validation_accuracy``, for segmentation also ``train_dice`` and ``validation_dice``, for an adaptation also
     ``train_penalty``, and a row of epoch 0, before training, where there are validation rows.
-    ``best_epoch``: the one whose weights were kept. ``seconds``: over all interruptions. ``resumed_at``: epochs that an earlier process had done.
+    ``best_epoch``: the one whose weights were kept. ``seconds``: over all interruptions.
+    ``resumed_at``: epochs that an earlier process had done.
     ``images_per_second``: images, or patches, that this process trained on.
     """
 

@@ -116,7 +116,7 @@ class Adaptation(NetworkMethod):
     """Has no meaning here: the head is the source's."""
     weight: float = Field(1.0, ge=0)
     """How much the penalty counts beside the loss of the source; with 0 the source alone is learned from."""
-    voxels: int = Field(256, ge=2)
+    voxels: int = Field(64, ge=2)
     """In segmentation, how many voxels of the last feature maps are drawn from each patch to be compared."""
 
     def check(self, network: "StagedNetwork") -> None:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import Field
+
 from mrtransfer.transfer.method import Adaptation
 from mrtransfer.transfer.methods import METHODS
 
@@ -21,6 +23,9 @@ class DeepCORAL(Adaptation):
     """
 
     name: ClassVar[str] = "deep_coral"
+
+    weight: float = Field(10.0, ge=0)
+    """The paper chooses it so that both losses end about equal; the division by 4 d² makes this one small."""
 
     def penalty(self, halves: "Halves", critic: "nn.Module | None") -> "Tensor":
         """``weight`` · ‖C_s − C_t‖² / (4 d²)."""
