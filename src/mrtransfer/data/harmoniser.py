@@ -13,6 +13,7 @@ from pydantic import ValidationError, model_serializer
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import digest
+from mrtransfer.common.named import parse_named
 from mrtransfer.common.strict import Strict, first_error
 from mrtransfer.data.harmonise import HARMONISERS
 
@@ -113,19 +114,5 @@ def checked(image: np.ndarray) -> np.ndarray:
 
 
 def parse_harmoniser(value: Any, where: str = "harmonise") -> Harmoniser:
-    """A harmoniser from a recipe: its name, or a mapping with ``name`` and settings.
-
-    Raises :class:`UserError` for an unknown name, an unknown key (with the nearest valid one) or a bad value.
-    """
-    if isinstance(value, Harmoniser):
-        return value
-    if isinstance(value, str):
-        value = {"name": value}
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise UserError(f"{where}: give a name ({', '.join(HARMONISERS.names())}) or a mapping with name and settings")
-    settings = {key: setting for key, setting in value.items() if key != "name"}
-    kind: type[Harmoniser] = HARMONISERS.get(value["name"])
-    try:
-        return kind.model_validate(settings)
-    except ValidationError as error:
-        raise first_error(error, f"{where} {value['name']}") from error
+    """A harmoniser from a recipe: see :func:`~mrtransfer.common.named.parse_named`."""
+    return parse_named(value, Harmoniser, HARMONISERS, where)  # type: ignore[type-abstract]

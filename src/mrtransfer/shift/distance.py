@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import ValidationError, model_serializer
+from pydantic import model_serializer
 
-from mrtransfer.common.errors import UserError
-from mrtransfer.common.strict import Strict, first_error
+from mrtransfer.common.named import parse_named
+from mrtransfer.common.strict import Strict
 from mrtransfer.shift.distances import DISTANCES
 from mrtransfer.shift.parts import Parts
 from mrtransfer.shift.tables import check_tables
@@ -164,20 +164,5 @@ def _interval(value: float, again: np.ndarray, unbiased: bool) -> tuple[float, f
 
 
 def parse_distance(value: Any, where: str = "distances") -> Distance:
-    """A distance from a recipe or the command line: its name, or a mapping with ``name`` and settings.
-
-    ``distance`` may be written for ``name``. Raises :class:`UserError` for an unknown name, an unknown key (with the
-    nearest valid one) or a bad value.
-    """
-    if isinstance(value, Distance):
-        return value
-    if isinstance(value, str):
-        value = {"name": value}
-    name = value.get("name", value.get("distance")) if isinstance(value, dict) else None
-    if not isinstance(name, str):
-        raise UserError(f"{where}: give a name ({', '.join(DISTANCES.names())}) or a mapping with name and settings")
-    settings = {key: setting for key, setting in value.items() if key not in ("name", "distance")}
-    try:
-        return DISTANCES.get(name).model_validate(settings)
-    except ValidationError as error:
-        raise first_error(error, f"{where} {name}") from error
+    """A distance from a recipe or the command line: see :func:`~mrtransfer.common.named.parse_named`."""
+    return parse_named(value, Distance, DISTANCES, where, alias="distance")

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import ValidationError, model_serializer
+from pydantic import model_serializer
 
 from mrtransfer.common.errors import UserError
+from mrtransfer.common.named import parse_named
 from mrtransfer.common.progress import progress
-from mrtransfer.common.strict import Strict, first_error
+from mrtransfer.common.strict import Strict
 from mrtransfer.shift.features import FEATURES
 from mrtransfer.shift.slices import Slices
 
@@ -113,21 +114,5 @@ def _other_channels(slices: Slices, wanted: int, of: str) -> UserError:
 
 
 def parse_feature(value: Any, where: str = "features") -> Feature:
-    """A feature from a recipe or the command line: its name, or a mapping with ``name`` and settings.
-
-    ``feature`` may be written for ``name``. Raises :class:`UserError` for an unknown name, an unknown key (with the
-    nearest valid one) or a bad value.
-    """
-    if isinstance(value, Feature):
-        return value
-    if isinstance(value, str):
-        value = {"name": value}
-    name = value.get("name", value.get("feature")) if isinstance(value, Mapping) else None
-    if not isinstance(name, str):
-        raise UserError(f"{where}: give a name ({', '.join(FEATURES.names())}) or a mapping with name and settings")
-    settings = {key: setting for key, setting in value.items() if key not in ("name", "feature")}
-    try:
-        feature: Feature = FEATURES.get(name).model_validate(settings)
-    except ValidationError as error:
-        raise first_error(error, f"{where} {name}") from error
-    return feature
+    """A feature from a recipe or the command line: see :func:`~mrtransfer.common.named.parse_named`."""
+    return parse_named(value, Feature, FEATURES, where, alias="feature")

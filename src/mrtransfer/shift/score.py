@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError, model_serializer
+from pydantic import model_serializer
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.common.strict import Strict, first_error
+from mrtransfer.common.named import parse_named
+from mrtransfer.common.strict import Strict
 from mrtransfer.shift.scores import SCORES
 
 
@@ -103,21 +104,8 @@ class Score(Strict):
 
 
 def parse_score(value: Any, where: str = "scores") -> Score:
-    """A score by its name, or by a mapping with ``name`` and settings.
-
-    Raises :class:`UserError` for an unknown name, an unknown key (with the nearest valid one) or a bad value.
-    """
-    if isinstance(value, Score):
-        return value
-    if isinstance(value, str):
-        value = {"name": value}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise UserError(f"{where}: give a name ({', '.join(SCORES.names())}) or a mapping with name and settings")
-    score = SCORES.get(value["name"])
-    try:
-        return score.model_validate({key: setting for key, setting in value.items() if key != "name"})
-    except ValidationError as error:
-        raise first_error(error, f"{where} {value['name']}") from error
+    """A score: see :func:`~mrtransfer.common.named.parse_named`."""
+    return parse_named(value, Score, SCORES, where)  # type: ignore[type-abstract]
 
 
 def check_classes(labels: np.ndarray, rows: int | None = None) -> np.ndarray:
