@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_serializer
+from pydantic import Field, field_validator, model_serializer
 
-from mrtransfer.common.errors import UserError
-from mrtransfer.common.strict import Strict, first_error
+from mrtransfer.common.named import parse_named
+from mrtransfer.common.strict import Strict
 from mrtransfer.transfer.methods import METHODS
 
 if TYPE_CHECKING:
@@ -137,19 +137,5 @@ class Adaptation(NetworkMethod):
 
 
 def parse_method(value: Any, where: str = "method") -> Method:
-    """A method from a recipe: its name, or a mapping with ``name`` and settings.
-
-    Raises :class:`UserError` for an unknown name, an unknown key (with the nearest valid one) or a bad value.
-    """
-    if isinstance(value, Method):
-        return value
-    if isinstance(value, str):
-        value = {"name": value}
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise UserError(f"{where}: give a name ({', '.join(METHODS.names())}) or a mapping with name and settings")
-    settings = {key: setting for key, setting in value.items() if key != "name"}
-    method = METHODS.get(value["name"])
-    try:
-        return method.model_validate(settings)
-    except ValidationError as error:
-        raise first_error(error, f"{where} {value['name']}") from error
+    """A method from a recipe: see :func:`~mrtransfer.common.named.parse_named`."""
+    return parse_named(value, Method, METHODS, where)
