@@ -300,6 +300,14 @@ class TestRefused:
                 "arm 'DANN' learns from the source's labels, but the recipe has no source",
             ),
             (
+                with_arm(SEGMENTATION, method="mcc", loss="region"),
+                "loss: mcc needs classes that exclude each other, and region has one sigmoid per region; choose",
+            ),
+            (
+                with_arm(changed(shift={}, source=None), weights="random", method="scratch"),
+                "shift: compares the target with the source, but the recipe has no source",
+            ),
+            (
                 changed(source={**TINY["source"], "method": "dann"}),
                 "dann adapts to a target; a source is learned with scratch or fine_tune",
             ),
@@ -308,7 +316,17 @@ class TestRefused:
                 "target.split.test: 1 leaves nothing that arm 'DANN' could learn from",
             ),
         ],
-        ids=["random", "imagenet", "a part", "no source", "no source for a file", "a source that adapts", "all tested"],
+        ids=[
+            "random",
+            "imagenet",
+            "a part",
+            "no source",
+            "no source for a file",
+            "regions",
+            "nothing to shift from",
+            "a source that adapts",
+            "all tested",
+        ],
     )
     def test_recipes_that_cannot_adapt(self, recipe, said):
         with pytest.raises(UserError) as caught:

@@ -16,7 +16,8 @@ from mrtransfer.study.recipe.base import ArmSpec, Recipe
 from mrtransfer.study.recipe.specs import Harmonise, NetworkSpec, SourceSpec, written_method
 from mrtransfer.tasks.segmentation.losses import LOSSES
 from mrtransfer.tasks.segmentation.metrics import SEGMENTATION_METRICS
-from mrtransfer.transfer.method import Method, parse_method
+from mrtransfer.tasks.segmentation.outputs import by_region
+from mrtransfer.transfer.method import Adaptation, Method, parse_method
 from mrtransfer.transfer.methods.fine_tune import FineTune
 
 
@@ -93,6 +94,15 @@ class SegmentationArm(ArmSpec):
         if value not in LOSSES:
             raise ValueError(str(unknown_name("loss", value, LOSSES)))
         return value
+
+    @model_validator(mode="after")
+    def _classes_exclude_each_other_where_they_must(self) -> "SegmentationArm":
+        if isinstance(self.method, Adaptation) and self.method.exclusive and by_region(self.loss):
+            raise ValueError(
+                f"loss: {self.method.name} needs classes that exclude each other, and {self.loss} has one sigmoid per "
+                "region; choose dice_ce"
+            )
+        return self
 
     @field_validator("network")
     @classmethod
