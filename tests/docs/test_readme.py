@@ -173,7 +173,9 @@ def test_the_recipe_reference_names_every_field():
     models += [recipe.ClassificationArm, SegmentationRecipe, SegmentationPlan, InferenceSpec, Augment, VolumeAugment]
     fields = {field for model in models for field in model.model_fields}
     for registry in (METHODS, FEATURES, DISTANCES, HARMONISERS):
-        fields |= {field for name in registry.names() for field in registry.get(name).model_fields} | set(registry.names())
+        fields |= {field for name in registry.names() for field in registry.get(name).model_fields} | set(
+            registry.names()
+        )
     for model in (MRAugment, Sampling, ReconstructionRecipe, ShiftSettings):
         fields |= set(model.model_fields)
     fields |= set(DATASETS.names()) | set(SEGMENTERS.names()) | set(RECONSTRUCTORS.names()) | set(KINDS)

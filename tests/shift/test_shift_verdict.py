@@ -76,6 +76,13 @@ def test_too_little_data_is_judged_after_the_correction():
     assert verdict_of([row("content", 0.5), row("intensity", 0.5), row("scanner", 0.5)], six)["kind"] == OPEN
 
 
+def test_a_shift_by_scanner_between_scanners_of_the_same_names_is_laid_to_something_else():
+    same = (["a", "b"], ["b", "a"])
+    sentence = verdict_of([row("scanner", 0.001)], LARGE, scanners=same)["sentence"]
+    assert "the scanners are the same by name (a and b), so it is something else in how the scans" in sentence
+    assert "by name" not in verdict_of([row("content", 0.001)], LARGE, scanners=same)["sentence"]
+
+
 @pytest.mark.parametrize(
     ("scanners", "told"),
     [
@@ -156,3 +163,10 @@ def test_holm_is_the_step_down_procedure():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, float("nan"), 0.9])[0] == 1.0
     assert holm([]) == []
+
+
+def test_a_count_of_many_digits_is_written_as_a_power():
+    fifty = design_of(subjects(*range(50)), subjects(*range(50, 100)), 1000)
+    assert "divided anew into 50 and 50, 1.0 · 10²⁹ ways" in fifty["words"]  # 100,891,344,545,564,193,334,812,497,256
+    ten = design_of(subjects(*range(10)), subjects(*range(10, 20)), 1000)
+    assert "divided anew into 10 and 10, 184,756 ways" in ten["words"]

@@ -65,11 +65,11 @@ def _why(parts: Parts, found: dict[str, Any], pairs: int, only_x: int, only_y: i
     if pairs:
         ways.append(
             f"the two labels of a subject that is in both domains can be swapped or not, 2{_raised(pairs)} = "
-            f"{2**pairs:,} ways"
+            f"{_count(2**pairs)} ways"
         )
     if only_x and only_y:
         alone = f"the {only_x + only_y} subjects that are in one domain can be divided anew into {only_x} and {only_y}"
-        ways.append(f"{alone}, {parts.possible // 2**pairs:,} ways")
+        ways.append(f"{alone}, {_count(parts.possible // 2**pairs)} ways")
     elif only_x or only_y:
         side = "source" if only_x else "target"
         ways.append(f"subjects of the {side} alone have no others to exchange labels with, so they add no way")
@@ -90,6 +90,14 @@ def _why(parts: Parts, found: dict[str, Any], pairs: int, only_x: int, only_y: i
 
 def _raised(power: int) -> str:
     return str(power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _count(number: int) -> str:
+    """``137,846,528,820``; ``9.2 · 10⁴⁶`` where so many digits would say no more."""
+    if number < 10**12:
+        return f"{number:,}"
+    power = len(str(number)) - 1
+    return f"{number // 10 ** (power - 1) / 10:.1f} · 10{_raised(power)}"
 
 
 def _subjects(number: int) -> str:

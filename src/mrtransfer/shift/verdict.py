@@ -54,7 +54,7 @@ def verdict_of(
         "scanners": _scanner_names(*scanners),
     }
     told = {SHIFTED: _shifted, SAME: _same, OPEN: _open}[kind](found, design, source, target)
-    return {**found, "headline": headline(found), "sentence": told + _scanners_differ(found["scanners"]) + "."}
+    return {**found, "headline": headline(found), "sentence": told + _about_scanners(found) + "."}
 
 
 def headline(found: Mapping[str, Any]) -> str:
@@ -133,7 +133,14 @@ def _scanner_names(source: Iterable[str], target: Iterable[str]) -> dict[str, An
     return {"source": names[0], "target": names[1], "differ": names[0] != names[1] if all(names) else None}
 
 
-def _scanners_differ(scanners: Mapping[str, Any]) -> str:
+def _about_scanners(found: Mapping[str, Any]) -> str:
+    """That they differ by name; or that they do not, where the features that see them found a shift."""
+    scanners = found["scanners"]
+    if scanners["differ"] is False and "scanner" in found["shifted"]:
+        return (
+            f"; the scanners are the same by name ({_some(scanners['source'])}), so it is something else in how the "
+            "scans were acquired, such as their contrast"
+        )
     if not scanners["differ"]:
         return ""
     return f"; the scanners differ by name, {_some(scanners['source'])} against {_some(scanners['target'])}"
