@@ -11,13 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mrtransfer.common.files import write_text
+from mrtransfer.common.pages import STYLE
 from mrtransfer.shift.design import p_text
 from mrtransfer.shift.report.points import maps_view
 from mrtransfer.shift.report.tables import distance_groups, families_view, harmonised_groups
 from mrtransfer.shift.verdict import OPEN, SAME, SHIFTED
 
 _HERE = Path(__file__).parent
-_STYLE = Path(__file__).parents[2] / "study" / "report" / "style.css"  # the look of all reports
 _MARKS = {SHIFTED: ("bad", "≠"), SAME: ("same", "="), OPEN: ("open", "?")}
 _COLUMNS = ("feature", "family", "words", "value", "low", "high", "null_mean", "null_sd", "normalised", "p", "p_holm")
 
@@ -34,7 +34,7 @@ def draw_shift_report(folder: str | Path, results: Mapping[str, Any]) -> Path:
     page = _environment().get_template("page.html.j2")
     names = [results[role]["name"] for role in ("source", "target")]
     text = page.render(
-        css=Markup(_STYLE.read_text(encoding="utf-8") + (_HERE / "shift.css").read_text(encoding="utf-8")),
+        css=Markup(STYLE.read_text(encoding="utf-8") + (_HERE / "shift.css").read_text(encoding="utf-8")),
         verdict={**verdict, "class": tone, "sign": sign},
         names=names,
         tiles=_tiles(results),

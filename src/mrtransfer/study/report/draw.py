@@ -13,6 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from mrtransfer.common.files import write_text
+from mrtransfer.common.pages import STYLE
 from mrtransfer.study.report import figures, tables
 from mrtransfer.study.report.canvas import SERIES
 from mrtransfer.study.report.context import ReportContext
@@ -78,7 +79,7 @@ def _view(results: dict[str, Any], context: ReportContext) -> dict[str, Any]:
     several = len({entry["labelled"] for entry in results["arms"]} - {0}) > 1
     recipe = results.get("recipe")
     return {
-        "css": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        "css": Markup(STYLE.read_text(encoding="utf-8")),
         "title": f"{verdict['kind'].capitalize()}: {results.get('question') or 'a transfer study'}",
         "question": results.get("question"),
         "task": results.get("task"),
