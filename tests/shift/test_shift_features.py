@@ -160,9 +160,8 @@ def test_the_same_people_with_another_lesion_are_moved_in_content(opened):
 def test_pixels_follow_only_the_order_of_intensities(seed, power, scale):
     draw = np.random.default_rng(seed)
     images = np.zeros((1, 1, 32, 32), np.float32)
-    images[0, 0, 6:26, 6:26] = (
-        0.5 + draw.permutation(400).reshape(20, 20) / 800
-    )  # far enough apart to stay apart in float32
+    # Far enough apart to stay apart in float32: a tie would have another rank.
+    images[0, 0, 6:26, 6:26] = 0.5 + draw.permutation(400).reshape(20, 20) / 800
     one, other = _plain_slices(images), _plain_slices(scale * images**power)
     fitted = made("pixels").fit(one)
     np.testing.assert_allclose(fitted(other), fitted(one), atol=1e-6)
