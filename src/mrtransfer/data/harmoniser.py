@@ -3,17 +3,17 @@
 What is learned, is learned of the source (or the training rows) alone; scans of any domain are then brought to that.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import ValidationError, model_serializer
+from pydantic import ValidationError
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import digest
-from mrtransfer.common.named import parse_named
+from mrtransfer.common.named import Named, parse_named
 from mrtransfer.common.strict import Strict, first_error
 from mrtransfer.data.harmonise import HARMONISERS
 
@@ -22,10 +22,9 @@ class NothingLearned(Strict):
     """What a harmoniser has learned that corrects every scan by itself."""
 
 
-class Harmoniser(Strict, ABC):
+class Harmoniser(Named):
     """How scans are harmonised. A subclass in ``data/harmonise/`` adds the settings as fields."""
 
-    name: ClassVar[str] = ""
     words: ClassVar[str] = ""
     """Its name in a sentence."""
     learned_type: ClassVar[type[Strict]] = NothingLearned
@@ -47,11 +46,6 @@ class Harmoniser(Strict, ABC):
     @abstractmethod
     def _harmonised(self, image: np.ndarray, learned: Any) -> np.ndarray:
         """A new image of the shape of ``image`` (C, *spatial) float32, which is finite."""
-
-    @model_serializer(mode="plain")
-    def _with_name(self) -> dict[str, Any]:
-        """All settings and the name, also where a field is declared as plain ``Harmoniser``."""
-        return {"name": self.name, **{field: getattr(self, field) for field in type(self).model_fields}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,4 +109,5 @@ def checked(image: np.ndarray) -> np.ndarray:
 
 def parse_harmoniser(value: Any, where: str = "harmonise") -> Harmoniser:
     """A harmoniser from a recipe: see :func:`~mrtransfer.common.named.parse_named`."""
-    return parse_named(value, Harmoniser, HARMONISERS, where)  # type: ignore[type-abstract]
+    found: Harmoniser = parse_named(value, HARMONISERS, where)
+    return found

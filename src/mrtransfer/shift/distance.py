@@ -5,10 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import model_serializer
 
-from mrtransfer.common.named import parse_named
-from mrtransfer.common.strict import Strict
+from mrtransfer.common.named import Named, parse_named
 from mrtransfer.shift.distances import DISTANCES
 from mrtransfer.shift.parts import Parts
 from mrtransfer.shift.tables import check_tables
@@ -45,20 +43,15 @@ class Prepared(ABC):
         return self.relabelled(first), self.resampled(weights)
 
 
-class Distance(Strict):
+class Distance(Named):
     """How far apart two domains are. A subclass in ``shift/distances/`` adds the settings as fields."""
 
-    name: ClassVar[str] = ""
     words: ClassVar[str] = ""  # "maximum mean discrepancy (RBF)"
     unbiased: ClassVar[bool] = False  # True: zero on average where both domains are one
 
+    @abstractmethod
     def prepare(self, x: np.ndarray, y: np.ndarray, parts: Parts, seed: int) -> Prepared:
         """Get ready for tables ``x`` (n, d) and ``y`` (m, d) whose rows belong to ``parts``."""
-        raise NotImplementedError(f"distance {self.name!r} does not say how it is computed")
-
-    @model_serializer(mode="plain")
-    def _with_name(self) -> dict[str, Any]:
-        return {"name": self.name, **{field: getattr(self, field) for field in type(self).model_fields}}
 
 
 @dataclass(frozen=True)
@@ -165,4 +158,5 @@ def _interval(value: float, again: np.ndarray, unbiased: bool) -> tuple[float, f
 
 def parse_distance(value: Any, where: str = "distances") -> Distance:
     """A distance from a recipe or the command line: see :func:`~mrtransfer.common.named.parse_named`."""
-    return parse_named(value, Distance, DISTANCES, where, alias="distance")
+    found: Distance = parse_named(value, DISTANCES, where, alias="distance")
+    return found

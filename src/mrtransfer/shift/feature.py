@@ -1,16 +1,15 @@
 """What a feature is: from slices to a table of numbers, one row a slice, of which distances are taken."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import model_serializer
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.common.named import parse_named
+from mrtransfer.common.named import Named, parse_named
 from mrtransfer.common.progress import progress
-from mrtransfer.common.strict import Strict
 from mrtransfer.shift.features import FEATURES
 from mrtransfer.shift.slices import Slices
 
@@ -20,7 +19,7 @@ Family = Literal["intensity", "content", "scanner"]
 """What a feature is most sensitive to: the scale of intensities, what is shown, or how it was acquired."""
 
 
-class Feature(Strict):
+class Feature(Named):
     """How slices become rows of numbers. A subclass in ``shift/features/`` adds the settings as fields.
 
     It says in its docstring what moves it and what does not. Its rows depend on one slice each and on what was learned
@@ -28,7 +27,6 @@ class Feature(Strict):
     others.
     """
 
-    name: ClassVar[str] = ""
     words: ClassVar[str] = ""  # "intensity histogram"
     family: ClassVar[Family] = "content"
 
@@ -47,13 +45,9 @@ class Feature(Strict):
         """What :meth:`table` must know of all domains together, as JSON can write it."""
         return {}
 
+    @abstractmethod
     def table(self, slices: Slices, learned: Mapping[str, Any]) -> np.ndarray:
         """(N, D) float32, finite; row i depends on slice i and ``learned`` alone."""
-        raise NotImplementedError(f"feature {self.name!r} does not say how it is computed")
-
-    @model_serializer(mode="plain")
-    def _with_name(self) -> dict[str, Any]:
-        return {"name": self.name, **{field: getattr(self, field) for field in type(self).model_fields}}
 
 
 @dataclass(frozen=True)
@@ -115,4 +109,5 @@ def _other_channels(slices: Slices, wanted: int, of: str) -> UserError:
 
 def parse_feature(value: Any, where: str = "features") -> Feature:
     """A feature from a recipe or the command line: see :func:`~mrtransfer.common.named.parse_named`."""
-    return parse_named(value, Feature, FEATURES, where, alias="feature")
+    found: Feature = parse_named(value, FEATURES, where, alias="feature")
+    return found

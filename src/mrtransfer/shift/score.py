@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import model_serializer
 
 from mrtransfer.common.errors import UserError
-from mrtransfer.common.named import parse_named
-from mrtransfer.common.strict import Strict
+from mrtransfer.common.named import Named, parse_named
 from mrtransfer.shift.scores import SCORES
 
 
@@ -67,10 +65,9 @@ _WORDS = {
 }
 
 
-class Score(Strict):
+class Score(Named):
     """One score; a subclass in ``shift/scores/`` adds its settings as fields."""
 
-    name: ClassVar[str] = ""
     words: ClassVar[str] = ""
     """As a table calls it."""
     baseline: ClassVar[bool] = False
@@ -97,15 +94,11 @@ class Score(Strict):
             raise UserError(f"score {self.name}: is not finite on these samples; leave it out")
         return value
 
-    @model_serializer(mode="plain")
-    def _with_name(self) -> dict[str, Any]:
-        """All settings and the name, also where a field is declared as plain ``Score``."""
-        return {"name": self.name, **{field: getattr(self, field) for field in type(self).model_fields}}
-
 
 def parse_score(value: Any, where: str = "scores") -> Score:
     """A score: see :func:`~mrtransfer.common.named.parse_named`."""
-    return parse_named(value, Score, SCORES, where)  # type: ignore[type-abstract]
+    found: Score = parse_named(value, SCORES, where)
+    return found
 
 
 def check_classes(labels: np.ndarray, rows: int | None = None) -> np.ndarray:

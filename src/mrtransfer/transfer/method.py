@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_serializer
+from pydantic import Field, field_validator
 
-from mrtransfer.common.named import parse_named
-from mrtransfer.common.strict import Strict
+from mrtransfer.common.named import Named, parse_named
 from mrtransfer.transfer.methods import METHODS
 
 if TYPE_CHECKING:
@@ -21,10 +20,9 @@ ClassWeights = Literal["balanced"] | None
 BatchNorm = Literal["freeze", "recalibrate", "train"]
 
 
-class Method(Strict):
+class Method(Named):
     """How a network and its head are tuned. A subclass in ``transfer/methods/`` adds the settings as fields."""
 
-    name: ClassVar[str] = ""
     cached: ClassVar[bool] = False  # True: the backbone never changes, so features are computed once and kept
     learns: ClassVar[bool] = True  # False: nothing is trained; budget and seed make no difference
     needs_weights: ClassVar[bool] = True  # False: it is for networks without parameters
@@ -32,11 +30,6 @@ class Method(Strict):
 
     class_weights: ClassWeights = None
     """``balanced``: every class weighs the same in the loss, whatever its number of samples."""
-
-    @model_serializer(mode="plain")
-    def _with_name(self) -> dict[str, Any]:
-        """All settings and the name, also where a field is declared as plain ``Method``."""
-        return {"name": self.name, **{field: getattr(self, field) for field in type(self).model_fields}}
 
 
 class EpochMethod(Method):
@@ -138,4 +131,5 @@ class Adaptation(NetworkMethod):
 
 def parse_method(value: Any, where: str = "method") -> Method:
     """A method from a recipe: see :func:`~mrtransfer.common.named.parse_named`."""
-    return parse_named(value, Method, METHODS, where)
+    found: Method = parse_named(value, METHODS, where)
+    return found
