@@ -22,7 +22,7 @@ class Named(Strict):
 
 
 def parse_named(value: Any, registry: Registry, where: str, alias: str | None = None) -> Any:
-    """The entry of ``registry`` that ``value`` names, with its settings; settings that are there already stay as they are.
+    """The entry of ``registry`` that ``value`` names, with its settings; one that was read already stays as it is.
 
     ``alias`` may be written for ``name``. Raises :class:`UserError` that begins with ``where`` for an unknown name, an
     unknown key (with the nearest valid one) or a bad value.

@@ -14,7 +14,7 @@ from torch import nn
 
 from mrtransfer.common.errors import UserError
 from mrtransfer.common.files import atomic_path, digest, read_json, write_json
-from mrtransfer.data.harmoniser import FittedHarmoniser, Harmoniser
+from mrtransfer.data.harmoniser import FittedHarmoniser
 from mrtransfer.data.split import Fold
 from mrtransfer.models.load_report import LoadReport
 from mrtransfer.models.network import StagedNetwork
@@ -22,7 +22,7 @@ from mrtransfer.models.package import LoadedModel, load_model, save_model
 from mrtransfer.models.state_files import read_state
 from mrtransfer.models.weights import SourceState, WeightsSpec, apply_weights, parse_weights, splits_in
 from mrtransfer.study.domain import Domain
-from mrtransfer.study.plan import ALL, Plan, Run, SourceRun, make_folds_of
+from mrtransfer.study.plan import Plan, Run, SourceRun
 from mrtransfer.study.provenance import refuse_seen
 from mrtransfer.study.recipe import ArmSpec, Budget, Recipe
 from mrtransfer.study.statistics.measures import Measures
@@ -97,7 +97,6 @@ class Workshop(ABC, Generic[A, D, N]):
         self.traces: Path | None = None
         """Where traces of the first training of every arm go, if they are wanted."""
         self._precisions: dict[str, Precision] = {}
-        self._harmonisers: dict[str, FittedHarmoniser] = {}
         self._seen_before: WeakKeyDictionary[nn.Module, Mapping[str, Any]] = WeakKeyDictionary()
 
     # What a task fills in
@@ -183,41 +182,9 @@ class Workshop(ABC, Generic[A, D, N]):
     def harmoniser(self, job: Job[A, D], domain: D) -> FittedHarmoniser | None:
         """What images of ``domain`` pass through before the job's network sees them; None where they stay as they are.
 
-        Its reference is that of the source model's training rows, without the fold's test subjects; for an arm that
-        uses no source, of all development rows of the target, whose labels make no difference.
+        For tasks whose recipes can harmonise: :class:`~mrtransfer.study.harmonising.HarmonisingWorkshop`.
         """
-        source = job.source
-        arm = source.arm if source is not None and domain is self.source else job.arm
-        how: Harmoniser | None = getattr(arm, "harmonise", None)
-        if how is None:
-            return None
-        if source is not None:
-            assert self.source is not None
-            reference, rows = self.source, source.train
-        elif job.domain is self.source:
-            reference, rows = self.source, job.train
-        else:
-            reference, rows = self.target, self._development(job.fold)
-        key = digest([how.model_dump(mode="json"), "source" if reference is self.source else "target", rows.tolist()])
-        if key not in self._harmonisers:
-            self._harmonisers[key] = self.fit_harmoniser(how, reference, rows)
-        return self._harmonisers[key]
-
-    def reference(self, arm: A, fold: Fold) -> dict[str, Any]:
-        """For the keys of runs: whose scans the arm's are harmonised to, where no source run says it."""
-        alone = getattr(arm, "harmonise", None) is not None and not arm.needs_source
-        return {"reference": digest(fold.development.tolist())} if alone else {}
-
-    def fit_harmoniser(self, how: Harmoniser, domain: D, rows: np.ndarray) -> FittedHarmoniser:
-        """The harmoniser with these rows of ``domain`` as reference, for tasks whose recipes have one."""
-        raise NotImplementedError(f"{self.recipe.task} has no harmonisers")
-
-    def _development(self, fold: int) -> np.ndarray:
-        """The target's rows that may be looked at in ``fold``; all, for the model handed over after several folds."""
-        folds = make_folds_of(self.recipe, self.target)
-        if fold != ALL:
-            return folds[fold].development
-        return folds[0].development if len(folds) == 1 else np.arange(len(self.target.labels))
+        return None
 
     # What all tasks share
 

@@ -19,6 +19,7 @@ from mrtransfer.data.store import Store, open_store
 from mrtransfer.models.features import feature_matrix
 from mrtransfer.models.network import Backbone, build_network
 from mrtransfer.study.domain import Domain, read_dataset
+from mrtransfer.study.harmonising import HarmonisingWorkshop
 from mrtransfer.study.outcome import curves_of, load_outcome
 from mrtransfer.study.plan import Plan, Run
 from mrtransfer.study.probes import fit_heads, probe_all
@@ -28,7 +29,7 @@ from mrtransfer.study.report.localisation import heat_pictures
 from mrtransfer.study.statistics.measures import CLASSIFICATION, Measures
 from mrtransfer.study.tasks.localisation import localisation, look
 from mrtransfer.study.tasks.starts import check_adaptation
-from mrtransfer.study.workshop import Advance, Job, Scores, Trained, Workshop
+from mrtransfer.study.workshop import Advance, Job, Scores, Trained
 from mrtransfer.tasks.classification.heads import build_head
 from mrtransfer.training.fit import TrainResult, predict, train
 from mrtransfer.training.linear_probes import fit_linear_probes
@@ -51,7 +52,7 @@ class ImageDomain(Domain):
 Images = Job[ClassificationArm, ImageDomain]
 
 
-class ClassificationWorkshop(Workshop[ClassificationArm, ImageDomain, Backbone]):
+class ClassificationWorkshop(HarmonisingWorkshop[ClassificationArm, ImageDomain, Backbone]):
     """The tools of a classification study."""
 
     recipe: ClassificationRecipe

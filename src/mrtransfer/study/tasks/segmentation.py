@@ -11,6 +11,7 @@ from mrtransfer.data.harmonised import fit_on_cases
 from mrtransfer.data.harmoniser import FittedHarmoniser, Harmoniser
 from mrtransfer.data.split import Fold
 from mrtransfer.models.segmentation import SegmentationNetwork, build_segmentation_network, pixel_head
+from mrtransfer.study.harmonising import HarmonisingWorkshop
 from mrtransfer.study.plan import Plan
 from mrtransfer.study.recipe.segmentation import SegmentationArm, SegmentationRecipe
 from mrtransfer.study.statistics.measures import SHARE, Measures, table_measures
@@ -18,7 +19,7 @@ from mrtransfer.study.tasks.detection import detection
 from mrtransfer.study.tasks.starts import check_starts
 from mrtransfer.study.tasks.volumes import Dims, Plans, VolumeDomain, open_volumes
 from mrtransfer.study.tasks.whole_cases import TrainedOnVolumes, chosen_cleaning, score_subjects
-from mrtransfer.study.workshop import Job, Scores, Workshop
+from mrtransfer.study.workshop import Job, Scores
 from mrtransfer.tasks.segmentation.metrics import (
     HIGHER_IS_BETTER,
     RANGES,
@@ -36,7 +37,7 @@ from mrtransfer.transfer.method import NetworkMethod
 Volumes = Job[SegmentationArm, VolumeDomain]
 
 
-class SegmentationWorkshop(Workshop[SegmentationArm, VolumeDomain, SegmentationNetwork]):
+class SegmentationWorkshop(HarmonisingWorkshop[SegmentationArm, VolumeDomain, SegmentationNetwork]):
     """The tools of a segmentation study."""
 
     recipe: SegmentationRecipe
